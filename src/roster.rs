@@ -1,0 +1,430 @@
+//! The roster: every open connection of this process, what it is doing, and
+//! by when.
+//!
+//! A connection enters with [`Roster::admit`] in the same poll in which it was
+//! accepted, so that none is ever open and uncounted, and leaves when its
+//! [`Ticket`] is dropped. Through its ticket it says what it is doing and sets
+//! the one deadline it currently has; through its ticket it is told that a
+//! drain began or ended, or that the deadline has passed.
+//!
+//! This file knows no sockets and no HTTP.
+//!
+//! # Implementation
+//!
+//! Deadlines are checked by one coarse sweep over all connections
+//! ([`Roster::sweep`]), not by a timer each: a connection that is idle costs a
+//! slab entry and no wake-up. A deadline is therefore noticed up to
+//! [`COARSENESS`] late, never early.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use http_types::Method;
+use slab::Slab;
+use smol::future;
+
+/// How late a passed deadline may be noticed.
+pub(crate) const COARSENESS: Duration = Duration::from_millis(100);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    /// No byte of a next request has been read.
+    Idle,
+    /// A request head has been read in part.
+    Head,
+    /// A request is being answered.
+    Busy,
+    /// The last response is sent; waiting for the peer to close.
+    Closing,
+    /// The connection speaks another protocol now.
+    Upgraded,
+}
+
+/// The peer of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Peer {
+    Tcp(SocketAddr),
+    /// A UNIX stream client; these are unnamed as a rule.
+    Unix,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Tcp(address) => address.fmt(f),
+            Peer::Unix => f.write_str("unix"),
+        }
+    }
+}
+
+/// Why a connection was woken through its ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// A drain began or was taken back: ask [`Ticket::draining`].
+    Drain,
+    /// The deadline set with [`Ticket::set_deadline`] has passed.
+    Expired,
+}
+
+/// How many connections there are, by what they are doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Census {
+    pub(crate) idle: usize,
+    pub(crate) busy: usize,
+}
+
+/// A connection that holds up the end of a drain.
+#[derive(Clone, Debug)]
+pub(crate) struct Straggler {
+    pub(crate) peer: Peer,
+    pub(crate) activity: Activity,
+    /// For how long it has been doing that.
+    pub(crate) age: Duration,
+    pub(crate) request: Option<(Method, Arc<str>)>,
+}
+
+impl fmt::Display for Straggler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let activity = match self.activity {
+            Activity::Idle => "idle",
+            Activity::Head => "sending a request head",
+            Activity::Busy => "busy",
+            Activity::Closing => "closing",
+            Activity::Upgraded => "upgraded",
+        };
+        write!(f, "{} {activity} for {:.1?}", self.peer, self.age)?;
+        if let Some((method, target)) = &self.request {
+            write!(f, " with {method} {target}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Every open connection of this process.
+#[derive(Default)]
+pub(crate) struct Roster {
+    entries: RefCell<Slab<Rc<Entry>>>,
+    /// Whether a drain is on.
+    draining: Cell<bool>,
+    /// Counts the beginnings and ends of drains, so that each connection can
+    /// tell whether it has heard of the latest.
+    drain_epoch: Cell<u32>,
+    /// When the sweep will look at the deadlines next; `None`: no deadline.
+    next_sweep: Cell<Option<Instant>>,
+    /// The sweep, waiting.
+    sweeper: Cell<Option<Waker>>,
+    /// Whoever waits for the number of connections to fall.
+    departures: RefCell<Vec<Waker>>,
+}
+
+struct Entry {
+    peer: Peer,
+    activity: Cell<Activity>,
+    since: Cell<Instant>,
+    request: RefCell<Option<(Method, Arc<str>)>>,
+    deadline: Cell<Option<Instant>>,
+    expired: Cell<bool>,
+    drain_epoch: Cell<u32>,
+    waker: Cell<Option<Waker>>,
+}
+
+impl Roster {
+    /// Enters a connection; it leaves when the ticket is dropped.
+    pub(crate) fn admit(self: &Rc<Self>, peer: Peer) -> Ticket {
+        let entry = Rc::new(Entry {
+            peer,
+            activity: Cell::new(Activity::Idle),
+            since: Cell::new(Instant::now()),
+            request: RefCell::new(None),
+            deadline: Cell::new(None),
+            expired: Cell::new(false),
+            drain_epoch: Cell::new(self.drain_epoch.get()),
+            waker: Cell::new(None),
+        });
+        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
+        Ticket {
+            roster: Rc::clone(self),
+            key,
+            entry,
+        }
+    }
+
+    /// How many connections are open.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// How many connections are idle, and how many are not.
+    pub(crate) fn census(&self) -> Census {
+        let mut census = Census::default();
+        for (_, entry) in self.entries.borrow().iter() {
+            match entry.activity.get() {
+                Activity::Idle | Activity::Closing => census.idle += 1,
+                Activity::Head | Activity::Busy | Activity::Upgraded => census.busy += 1,
+            }
+        }
+        census
+    }
+
+    /// Tells every connection that a drain begins.
+    pub(crate) fn start_drain(&self) {
+        self.set_draining(true);
+    }
+
+    /// Takes a drain back: connections that are still open go on as before.
+    pub(crate) fn end_drain(&self) {
+        self.set_draining(false);
+    }
+
+    fn set_draining(&self, draining: bool) {
+        if self.draining.replace(draining) == draining {
+            return;
+        }
+        self.drain_epoch.set(self.drain_epoch.get().wrapping_add(1));
+        // A waker may run anything, so none is woken under the borrow.
+        let wakers: Vec<Waker> = self
+            .entries
+            .borrow()
+            .iter()
+            .filter_map(|(_, entry)| entry.waker.take())
+            .collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until fewer than `limit` connections are open.
+    pub(crate) async fn below(&self, limit: usize) {
+        future::poll_fn(|cx| {
+            if self.len() < limit {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.departures.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Who is still here, longest at what it is doing first.
+    pub(crate) fn stragglers(&self) -> Vec<Straggler> {
+        let now = Instant::now();
+        let mut stragglers: Vec<Straggler> = self
+            .entries
+            .borrow()
+            .iter()
+            .map(|(_, entry)| Straggler {
+                peer: entry.peer,
+                activity: entry.activity.get(),
+                age: now.saturating_duration_since(entry.since.get()),
+                request: entry.request.borrow().clone(),
+            })
+            .collect();
+        stragglers.sort_by_key(|straggler| std::cmp::Reverse(straggler.age));
+        stragglers
+    }
+
+    /// Notices passed deadlines, for ever. One task of the process runs it.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            // Sleep until the earliest deadline known, or until one is set
+            // where there was none, or an earlier one is set.
+            let mut timer: Option<(Instant, async_io::Timer)> = None;
+            future::poll_fn(|cx| {
+                let Some(at) = self.next_sweep.get() else {
+                    self.sweeper.set(Some(cx.waker().clone()));
+                    return Poll::Pending;
+                };
+                if timer.as_ref().is_none_or(|(set, _)| *set != at) {
+                    timer = Some((at, async_io::Timer::at(at)));
+                }
+                let due = timer
+                    .as_mut()
+                    .is_some_and(|(_, timer)| future::FutureExt::poll(timer, cx).is_ready());
+                if due {
+                    return Poll::Ready(());
+                }
+                self.sweeper.set(Some(cx.waker().clone()));
+                Poll::Pending
+            })
+            .await;
+            self.expire(Instant::now());
+        }
+    }
+
+    fn expire(&self, now: Instant) {
+        let mut earliest: Option<Instant> = None;
+        let mut wakers = Vec::new();
+        for (_, entry) in self.entries.borrow().iter() {
+            let Some(deadline) = entry.deadline.get() else {
+                continue;
+            };
+            if deadline <= now {
+                entry.deadline.set(None);
+                entry.expired.set(true);
+                wakers.extend(entry.waker.take());
+            } else if earliest.is_none_or(|known| deadline < known) {
+                earliest = Some(deadline);
+            }
+        }
+        self.next_sweep
+            .set(earliest.map(|deadline| deadline.max(now + COARSENESS)));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A connection's place in the roster; dropping it takes the connection off.
+pub(crate) struct Ticket {
+    roster: Rc<Roster>,
+    key: usize,
+    entry: Rc<Entry>,
+}
+
+impl Ticket {
+    pub(crate) fn peer(&self) -> Peer {
+        self.entry.peer
+    }
+
+    /// Says what the connection is doing from now on.
+    ///
+    /// `now` is the caller's, who often has it at hand already.
+    pub(crate) fn set_activity(&self, activity: Activity, now: Instant) {
+        self.entry.activity.set(activity);
+        self.entry.since.set(now);
+    }
+
+    /// Names the request that is being answered, for the report on stragglers.
+    pub(crate) fn set_request(&self, request: Option<(Method, Arc<str>)>) {
+        self.entry.request.replace(request);
+    }
+
+    /// Sets the one deadline this connection has from now on; `None`: none.
+    ///
+    /// A deadline that passed but was not yet heard of is forgotten.
+    pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
+        self.entry.expired.set(false);
+        self.entry.deadline.set(deadline);
+        let Some(deadline) = deadline else { return };
+        if self.roster.next_sweep.get().is_none_or(|at| deadline < at) {
+            self.roster.next_sweep.set(Some(deadline));
+            if let Some(sweeper) = self.roster.sweeper.take() {
+                sweeper.wake();
+            }
+        }
+    }
+
+    /// Whether a drain is on.
+    pub(crate) fn draining(&self) -> bool {
+        self.roster.draining.get()
+    }
+
+    /// Waits for something to be told to this connection.
+    ///
+    /// Each beginning or end of a drain and each passed deadline is told once.
+    /// Only one task may wait on a ticket.
+    pub(crate) fn poll_notice(&self, cx: &Context<'_>) -> Poll<Notice> {
+        if self.entry.expired.take() {
+            return Poll::Ready(Notice::Expired);
+        }
+        let epoch = self.roster.drain_epoch.get();
+        if self.entry.drain_epoch.replace(epoch) != epoch {
+            return Poll::Ready(Notice::Drain);
+        }
+        self.entry.waker.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.roster.entries.borrow_mut().remove(self.key);
+        let waiting = self.roster.departures.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(ticket: &Ticket) -> Poll<Notice> {
+        ticket.poll_notice(&Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn a_connection_counts_from_admission_to_the_drop_of_its_ticket() {
+        let roster = Rc::new(Roster::default());
+        let ticket = roster.admit(Peer::Unix);
+        assert_eq!(roster.census(), Census { idle: 1, busy: 0 });
+        ticket.set_activity(Activity::Busy, Instant::now());
+        assert_eq!(roster.census(), Census { idle: 0, busy: 1 });
+        drop(ticket);
+        assert_eq!(roster.len(), 0);
+    }
+
+    #[test]
+    fn each_turn_of_a_drain_is_told_once_and_only_to_those_who_were_there() {
+        let roster = Rc::new(Roster::default());
+        let before = roster.admit(Peer::Unix);
+        assert_eq!(notice(&before), Poll::Pending);
+        roster.start_drain();
+        roster.start_drain();
+        let after = roster.admit(Peer::Unix);
+        assert_eq!(notice(&before), Poll::Ready(Notice::Drain));
+        assert_eq!(notice(&before), Poll::Pending);
+        assert_eq!(notice(&after), Poll::Pending);
+        assert!(after.draining());
+        roster.end_drain();
+        assert_eq!(notice(&before), Poll::Ready(Notice::Drain));
+        assert!(!before.draining());
+    }
+
+    #[test]
+    fn a_passed_deadline_is_told_once_and_a_later_one_replaces_it() {
+        let roster = Rc::new(Roster::default());
+        let ticket = roster.admit(Peer::Unix);
+        let start = Instant::now();
+        ticket.set_deadline(Some(start));
+        roster.expire(start);
+        assert_eq!(notice(&ticket), Poll::Ready(Notice::Expired));
+        assert_eq!(notice(&ticket), Poll::Pending);
+        ticket.set_deadline(Some(start));
+        roster.expire(start);
+        ticket.set_deadline(Some(start + Duration::from_secs(1)));
+        assert_eq!(notice(&ticket), Poll::Pending);
+    }
+
+    #[test]
+    fn the_sweep_wakes_for_the_earliest_deadline_and_sleeps_without_one() {
+        let roster = Rc::new(Roster::default());
+        let ticket = roster.admit(Peer::Unix);
+        let start = Instant::now();
+        assert_eq!(roster.next_sweep.get(), None);
+        ticket.set_deadline(Some(start + Duration::from_secs(60)));
+        ticket.set_deadline(Some(start + Duration::from_secs(10)));
+        ticket.set_deadline(Some(start + Duration::from_secs(30)));
+        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(10)));
+        roster.expire(start + Duration::from_secs(10));
+        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(30)));
+        ticket.set_deadline(None);
+        roster.expire(start + Duration::from_secs(30));
+        assert_eq!(roster.next_sweep.get(), None);
+    }
+
+    #[test]
+    fn a_straggler_names_its_peer_its_request_and_its_age() {
+        let roster = Rc::new(Roster::default());
+        let ticket = roster.admit(Peer::Tcp(([127, 0, 0, 1], 4711).into()));
+        ticket.set_request(Some((Method::Get, "/slow?ms=9".into())));
+        ticket.set_activity(Activity::Busy, Instant::now() - Duration::from_secs(3));
+        let report = roster.stragglers()[0].to_string();
+        assert!(report.starts_with("127.0.0.1:4711 busy for 3."), "{report}");
+        assert!(report.ends_with("with GET /slow?ms=9"), "{report}");
+    }
+}

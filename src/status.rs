@@ -1,0 +1,106 @@
+//! Where this process stands, for handlers and background tasks to ask.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// What the process is doing, seen from outside.
+///
+/// The state machine behind it has more states than these four; see the
+/// module documentation of the lifecycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    /// The process accepts connections.
+    Serving,
+    /// A successor is starting; the process accepts connections.
+    Forking,
+    /// The successor has claimed the listeners and is getting ready; the
+    /// process accepts connections.
+    Handoff,
+    /// The process no longer accepts connections and finishes what is in
+    /// flight.
+    Draining,
+}
+
+impl Phase {
+    const ALL: [Phase; 4] = [
+        Phase::Serving,
+        Phase::Forking,
+        Phase::Handoff,
+        Phase::Draining,
+    ];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Serving => "serving",
+            Phase::Forking => "forking",
+            Phase::Handoff => "handoff",
+            Phase::Draining => "draining",
+        })
+    }
+}
+
+/// A cheap handle that tells the phase and the generation of this process.
+///
+/// It can be cloned and sent to other threads. Handlers get one with every
+/// request ([`Request::status`](crate::Request::status)), background tasks
+/// from [`Server::status`](crate::Server::status).
+#[derive(Clone)]
+pub struct Status {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    phase: AtomicU8,
+    generation: AtomicU64,
+}
+
+impl Status {
+    pub(crate) fn new(generation: u64) -> Self {
+        Status {
+            shared: Arc::new(Shared {
+                phase: AtomicU8::new(Phase::Serving as u8),
+                generation: AtomicU64::new(generation),
+            }),
+        }
+    }
+
+    /// The phase of this process at this moment.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.shared.phase.load(Ordering::Relaxed)) % Phase::ALL.len()]
+    }
+
+    /// Whether the process has stopped accepting connections and only
+    /// finishes what is in flight.
+    ///
+    /// A handler of long requests can use it to come to an end early.
+    pub fn is_draining(&self) -> bool {
+        self.phase() == Phase::Draining
+    }
+
+    /// How many processes there have been, this one included: 1 for the
+    /// first, one more for each successor.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.shared.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.shared.generation.store(generation, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Status")
+            .field("phase", &self.phase())
+            .field("generation", &self.generation())
+            .finish()
+    }
+}
