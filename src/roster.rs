@@ -409,9 +409,15 @@ mod tests {
         ticket.set_deadline(Some(start + Duration::from_secs(60)));
         ticket.set_deadline(Some(start + Duration::from_secs(10)));
         ticket.set_deadline(Some(start + Duration::from_secs(30)));
-        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(10)));
+        assert_eq!(
+            roster.next_sweep.get(),
+            Some(start + Duration::from_secs(10))
+        );
         roster.expire(start + Duration::from_secs(10));
-        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(30)));
+        assert_eq!(
+            roster.next_sweep.get(),
+            Some(start + Duration::from_secs(30))
+        );
         ticket.set_deadline(None);
         roster.expire(start + Duration::from_secs(30));
         assert_eq!(roster.next_sweep.get(), None);
