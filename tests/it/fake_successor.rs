@@ -86,7 +86,7 @@ fn main() {
         Fake::ClaimsAndGivesUp => {
             claim_the_listeners();
             say(&json!({ "message": "failed", "reason": Fake::REASON }));
-            listen_for_ever();
+            exit_with_status_7();
         }
         Fake::ServesAndExits => {
             go_through_the_protocol();

@@ -40,7 +40,7 @@ pub(crate) enum Fake {
     ClaimsAndClosesTheChannel,
     /// Claims the listeners twice.
     ClaimsTwice,
-    /// Claims the listeners and says why it gives up.
+    /// Claims the listeners, says why it gives up, and exits with status 7.
     ClaimsAndGivesUp,
     /// Goes through the protocol, and exits with status 7 when told to serve.
     ServesAndExits,

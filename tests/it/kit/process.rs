@@ -29,7 +29,8 @@ pub(crate) enum End {
     Exit(i32),
     /// By this signal.
     Killed(i32),
-    /// It was not our child, so that we only know that it ended.
+    /// Its predecessor lives and has taken note of it instead of us, so that we
+    /// only know that it ended.
     Unknown,
 }
 
