@@ -223,7 +223,7 @@ fn what_was_pipelined_before_a_restart_is_answered_or_not_begun() {
     predecessor.thaw();
     // A client may send again what follows a response that announces the
     // close, and nothing before it.
-    loop {
+    for _ in 0..10 {
         let answer = client.answer().unwrap();
         assert_eq!(answer.pid(), predecessor.pid());
         if answer.closes() {
