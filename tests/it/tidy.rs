@@ -1,7 +1,9 @@
 //! Rules of this repository that nobody should have to remember.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crate::kit::rust_files;
 
 fn root() -> PathBuf {
     // Not `env!`: the tests may run on another machine than they were built on.
@@ -80,7 +82,9 @@ fn no_file_is_named_after_nothing() {
     const NOTHING: [&str; 8] = [
         "util", "utils", "common", "helper", "manager", "handler", "impl", "misc",
     ];
-    for path in rust_files(&root()) {
+    let directories = ["src", "examples", "tests", "benches"];
+    let files = directories.map(|directory| rust_files(&root().join(directory)));
+    for path in files.into_iter().flatten() {
         let stem = path.file_stem().unwrap().to_str().unwrap();
         assert!(!NOTHING.contains(&stem), "{}", path.display());
     }
@@ -100,18 +104,4 @@ fn no_test_sleeps_or_is_ignored() {
             );
         }
     }
-}
-
-fn rust_files(directory: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy();
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
-            files.extend(rust_files(&path));
-        } else if name.ends_with(".rs") {
-            files.push(path);
-        }
-    }
-    files
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::RwLock;
+use std::time::SystemTime;
 
 use super::Fake;
 
@@ -23,12 +24,39 @@ pub(crate) fn example(name: &str) -> PathBuf {
         .and_then(Path::parent)
         .expect("target/<profile>/deps");
     let path = profile.join("examples").join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: `cargo test` builds it, and so does `cargo build --examples`",
-        path.display()
-    );
+    let built = modified(&path).unwrap_or_else(|| {
+        panic!("{} is missing; {HOW_TO_BUILD}", path.display());
+    });
+    // Without this, a change of the library would seem to have no effect.
+    // Cargo has noted beside the executable what it was made from.
+    let sources = fs::read_to_string(path.with_extension("d")).unwrap_or_default();
+    let mut sources = sources.split_ascii_whitespace().skip(1).map(Path::new);
+    if let Some(source) = sources.find(|source| modified(source) > Some(built)) {
+        let (path, source) = (path.display(), source.display());
+        panic!("{path} is older than {source}; {HOW_TO_BUILD}");
+    }
     path
+}
+
+const HOW_TO_BUILD: &str =
+    "`cargo test` builds the examples, `cargo test --test it` does not: `cargo build --examples`";
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+/// The Rust files in a directory and below.
+pub(crate) fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
 }
 
 /// The executable of one service, in the directory of its test.

@@ -21,7 +21,7 @@ mod service;
 
 use std::time::Duration;
 
-pub(crate) use self::binary::{Binary, example};
+pub(crate) use self::binary::{Binary, example, rust_files};
 pub(crate) use self::client::{Address, Answer, Client, Failure};
 pub(crate) use self::config::Config;
 pub(crate) use self::fake::Fake;

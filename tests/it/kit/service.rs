@@ -386,7 +386,10 @@ impl Service {
         let process = self.current();
         process.term();
         let end = process.wait_exit();
-        assert!(matches!(end, End::Exit(0) | End::Unknown), "the end of the service: {end:?}");
+        assert!(
+            matches!(end, End::Exit(0) | End::Unknown),
+            "the end of the service: {end:?}"
+        );
         self.log.wait_for_end();
     }
 
