@@ -75,6 +75,7 @@ fn the_deadline_holds_after_a_restart_too() {
 fn a_client_that_does_not_read_its_response_is_cut_at_the_deadline() {
     let service = Service::start(Config::new().drain_timeout_ms(500));
     let mut client = service.connect();
+    client.shrink_window();
     client
         .send("GET /stream?n=5000000 HTTP/1.1\r\nhost: test\r\n\r\n")
         .unwrap();

@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
 use super::PATIENCE;
 
 /// Where a service listens.
@@ -155,6 +157,15 @@ impl Client {
             Stream::Tcp(stream) => stream.local_addr().unwrap().to_string(),
             Stream::Unix(_) => "unix".to_owned(),
         }
+    }
+
+    /// Makes the kernel hold as little as it can of what we have not read.
+    pub(crate) fn shrink_window(&self) {
+        match &self.stream {
+            Stream::Tcp(stream) => set_socket_recv_buffer_size(stream, 1),
+            Stream::Unix(stream) => set_socket_recv_buffer_size(stream, 1),
+        }
+        .unwrap();
     }
 
     pub(crate) fn get(&mut self, target: &str) -> Result<Answer, Failure> {
