@@ -323,7 +323,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             let Seat::Here(wire) = &mut self.seat else {
                 return Next::Gone;
             };
-            if !begun {
+            if !scan.has_begun() {
                 // RFC 9112 section 2.2: empty lines before a request are
                 // ignored. Old clients send one after a body.
                 while wire.input.bytes().starts_with(b"\r\n") {
