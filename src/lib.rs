@@ -10,7 +10,9 @@ compile_error!("heirloom relies on pidfd, SCM_RIGHTS and SOCK_SEQPACKET as Linux
 mod connection;
 mod limits;
 mod request;
+#[allow(dead_code, reason = "the server will call it")]
 mod roster;
+#[allow(dead_code, reason = "the server will call it")]
 mod status;
 
 pub use connection::Handler;

@@ -166,7 +166,7 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
             }
-            if reads % TURN == 0 {
+            if reads.is_multiple_of(TURN) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -782,22 +782,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         let mut left = usize::MAX;
         future::poll_fn(|cx| {
-            loop {
-                match with_socket(seat, |socket| poll_send(socket, output, cx)) {
-                    Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-                    Some(Poll::Ready(Err(_))) | None => return Poll::Ready(Err(Gone)),
-                    Some(Poll::Pending) => {}
-                }
-                if output.len() < left {
-                    left = output.len();
-                    ticket.set_deadline(due(Instant::now(), protocol.limits.write_timeout));
-                }
-                if poll_expired(ticket, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                log::debug!("{} does not read its response", ticket.peer());
-                return Poll::Ready(Err(Gone));
+            match with_socket(seat, |socket| poll_send(socket, output, cx)) {
+                Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+                Some(Poll::Ready(Err(_))) | None => return Poll::Ready(Err(Gone)),
+                Some(Poll::Pending) => {}
             }
+            if output.len() < left {
+                left = output.len();
+                ticket.set_deadline(due(Instant::now(), protocol.limits.write_timeout));
+            }
+            std::task::ready!(poll_expired(ticket, cx));
+            log::debug!("{} does not read its response", ticket.peer());
+            Poll::Ready(Err(Gone))
         })
         .await
     }
