@@ -75,7 +75,7 @@ impl From<Failure> for io::Error {
 }
 
 /// Takes the framing off a body.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Decoder {
     state: State,
     /// How many more bytes of content are allowed.

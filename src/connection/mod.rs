@@ -238,7 +238,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
             protocol,
             ticket,
             seat: Seat::Here(Wire::new(socket, Buffer::new(protocol.take_memory()))),
-            output: Buffer::new(protocol.take_memory()),
+            // Whoever is slow to send a head takes up no memory for responses.
+            output: Buffer::default(),
             turn: 0,
         }
     }
@@ -414,11 +415,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let status = self.protocol.status.clone();
         let request = Request::new(request, Arc::clone(&target), raw, peer, status);
         let outcome = self.handle(request).await;
-        let failure = match &self.seat {
-            Seat::Lent(loan) => lock(loan).failure,
-            Seat::Here(_) | Seat::Gone => None,
-        };
-        let mut response = match (outcome, failure) {
+        let mut response = match (outcome, self.body_failure()) {
             (Outcome::Response(response), _) => *response,
             // Whatever the handler made of it, the client is at fault.
             (Outcome::Error(_), Some(failure)) => failure.refusal().into(),
@@ -489,7 +486,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
         match sent {
             Ok(()) => {}
             Err(Untransmitted::Unencodable(error)) => {
-                log::error!("the response to {method} {target} is cut short: {error}");
+                // A response made of the request body fails with it, and that
+                // is the client's doing.
+                match self.body_failure() {
+                    None => log::error!("the response to {method} {target} is cut short: {error}"),
+                    Some(_) => log::debug!("{peer} gave up {method} {target}: {error}"),
+                }
                 self.take_back();
                 return After::Close;
             }
@@ -565,6 +567,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
         if let Seat::Lent(loan) = &self.seat {
             let wire = lock(loan).take_back();
             self.seat = wire.map_or(Seat::Gone, Seat::Here);
+        }
+    }
+
+    /// Why the request body could not be read to its end, if it could not.
+    fn body_failure(&self) -> Option<Failure> {
+        match &self.seat {
+            Seat::Lent(loan) => lock(loan).failure,
+            Seat::Here(_) | Seat::Gone => None,
         }
     }
 
@@ -681,6 +691,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let mut blocked_since: Option<Instant> = None;
         let mut deadline = None;
         ticket.set_deadline(None);
+        if output.room().is_empty() && output.is_empty() {
+            *output = Buffer::new(protocol.take_memory());
+        }
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {
@@ -810,14 +823,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
             self.seat = Seat::Gone;
             return Err(Gone);
         };
-        let (done, usable) = {
+        let (decoder, usable) = {
             let loan = lock(&loan);
             let usable = loan.failure.is_none() && loan.interim == Interim::Settled;
-            (loan.decoder.is_done(), usable)
+            (loan.decoder, usable)
         };
-        if done || !persistent || !usable {
+        if decoder.is_done() || !persistent || !usable {
             self.seat = Seat::Here(wire);
-            return Ok(done);
+            return Ok(decoder.is_done());
         }
         // The reader, wherever it is, keeps the old loan, which is empty now.
         let decoder =

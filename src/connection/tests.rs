@@ -860,3 +860,121 @@ fn the_future_of_an_idle_connection_is_small() {
     );
     assert!(size_of_val(&future) <= 256, "{}", size_of_val(&future));
 }
+
+#[test]
+fn a_body_can_be_read_by_another_thread() {
+    let limits = Limits::default().body_timeout(Duration::from_millis(10));
+    let world = World::new(limits, |mut request: Request| async move {
+        let body = request.take_body();
+        let read = std::thread::spawn(|| smol::block_on(body.into_string()));
+        let text = smol::unblock(|| read.join().unwrap()).await?;
+        Ok(Response::from(text))
+    });
+    let expecting =
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    world.run(async {
+        let mut client = world.connect();
+        client.send(expecting).await;
+        client.until("100 Continue\r\n\r\n").await;
+        client.send("hello").await;
+        client.until("hello").await;
+        client.send(expecting).await;
+        let answer = client.rest().await;
+        assert_eq!(statuses(&answer), [100, 408], "{answer}");
+    });
+}
+
+#[test]
+fn a_panic_ends_neither_the_connection_nor_the_server() {
+    let answer = answer_of(
+        Limits::default(),
+        api,
+        "GET /panic HTTP/1.1\r\nHost: a\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    assert_eq!(statuses(&answer), [500, 200], "{answer}");
+    // Outside of the future, too.
+    let panics = |_| -> std::future::Ready<http_types::Result<Response>> { panic!("as asked") };
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = answer_of(Limits::default(), panics, get.repeat(2));
+    assert_eq!(statuses(&answer), [500, 500], "{answer}");
+}
+
+/// Whatever comes in whatever pieces: no panic, no hang, and never more final
+/// responses than there are line ends that could end a request line.
+#[test]
+fn noise_is_answered_within_bounds() {
+    const PIECES: [&str; 24] = [
+        "GET / HTTP/1.1\r\n",
+        "POST /echo HTTP/1.1\r\n",
+        "POST /stream-echo HTTP/1.1\r\n",
+        "POST /ignore HTTP/1.0\r\n",
+        "HEAD /chunks HTTP/1.1\r\n",
+        "GET /short HTTP/1.1\r\n",
+        "GET /panic HTTP/1.1\r\n",
+        "Host: a\r\n",
+        "Host: a\r\n\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: keep-alive\r\n",
+        "Connection: close\r\n",
+        "X: \u{e9}\r\n",
+        "\r\n",
+        "\r",
+        "\n",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "hello",
+        ":",
+        "\0",
+        " ",
+    ];
+    let limits = Limits::default()
+        .head_timeout(Duration::ZERO)
+        .body_timeout(Duration::ZERO)
+        .linger_timeout(Duration::ZERO);
+    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = move |below: usize| {
+        // Xorshift: the same noise in every run.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let world = World::new(limits, api);
+    world.run(async {
+        for _ in 0..1000 {
+            let mut bytes = String::new();
+            let mut client = world.connect();
+            for _ in 0..=random(12) {
+                // Mostly what can follow a request line, so that some are valid.
+                let piece = match bytes.is_empty() {
+                    true => PIECES[random(7)],
+                    false => PIECES[random(PIECES.len())],
+                };
+                bytes.push_str(piece);
+                // The server may have closed.
+                if client.0.write_all(piece.as_bytes()).await.is_err() {
+                    break;
+                }
+                if random(3) == 0 {
+                    smol::future::yield_now().await;
+                }
+            }
+            let _ = client.0.get_ref().shutdown(Shutdown::Write);
+            let mut answer = Vec::new();
+            // A reset is an end, too.
+            let _ = client.0.read_to_end(&mut answer).await;
+            let answer = String::from_utf8_lossy(&answer);
+            let finals = statuses(&answer)
+                .iter()
+                .filter(|&&status| status != 100)
+                .count();
+            assert!(
+                finals <= bytes.matches('\n').count() + 1,
+                "{bytes:?}\n{answer}"
+            );
+            world.roster.below(1).await;
+        }
+    });
+}
