@@ -50,7 +50,9 @@ use smol::future::{self, FutureExt};
 use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
 use self::buffer::Buffer;
 use self::head::{Framing, Head, Refusal, Scan};
-use self::response::{Exchange, Progress, ROOM_BYTES, Reply, is_switching, replace_body};
+use self::response::{
+    Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
+};
 use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
 use crate::limits::{Limits, due, earlier};
@@ -449,6 +451,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade,
             persistent: persistent && self.body_allows_another() && !self.ticket.draining(),
         };
+        if is_false_tunnel(&response, &exchange) {
+            // Applications that answer any method alike mean no tunnel.
+            response = plain(StatusCode::NotImplemented, "there are no tunnels here");
+        }
         let mut upgrade = None;
         if is_switching(&response, &exchange) {
             let complete = match &self.seat {

@@ -86,11 +86,6 @@ impl Reply {
         if matches!(status, StatusCode::Continue | StatusCode::EarlyHints) {
             return Err("an interim response is not a response");
         }
-        if exchange.method == Method::Connect && status.is_success() && !switching {
-            // RFC 9110 section 9.3.6: for the client the tunnel would begin.
-            return Err("it accepts CONNECT without taking over the connection");
-        }
-
         let persistent = exchange.persistent && !switching && !asks_to_close(&response);
         let announced = response.remove_header(&CONTENT_LENGTH);
         let upgrade = response.remove_header(&CONNECTION).filter(|_| switching);
@@ -261,6 +256,14 @@ pub(super) fn replace_body(response: &mut Response, body: Body) {
     if !typed {
         response.remove_header(&http_types::headers::CONTENT_TYPE);
     }
+}
+
+/// Whether `response` would have a client of `CONNECT` believe in a tunnel that
+/// there is not (RFC 9110 section 9.3.6).
+pub(super) fn is_false_tunnel(response: &Response, exchange: &Exchange) -> bool {
+    exchange.method == Method::Connect
+        && response.status().is_success()
+        && !is_switching(response, exchange)
 }
 
 fn poll_into(

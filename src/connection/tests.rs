@@ -456,10 +456,10 @@ fn responses_are_framed_as_rfc_9112_says() {
         },
         Case {
             request: "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
-            status: 500,
+            status: 501,
             has: &[],
             lacks: &[],
-            ends: "Error\n",
+            ends: "there are no tunnels here\n",
         },
         Case {
             request: "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
