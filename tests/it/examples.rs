@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use heirloom::http_types::{self, Method, Request, Url};
 use smol::Async;
 
-use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service};
+use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service, Tether};
 
 #[test]
 fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
@@ -243,4 +243,14 @@ fn the_client_of_the_kit_names_what_goes_wrong() {
         Err(Failure::Closed | Failure::Reset)
     ));
     assert_eq!(Client::connect(&address).err(), Some(Failure::Refused));
+}
+
+#[test]
+fn services_end_with_the_tests_that_are_killed() {
+    let service = Service::start(Config::new());
+    let tether = Tether::new();
+    tether.hold(service.group());
+    service.restart();
+    tether.let_go();
+    service.log().wait_for_end();
 }

@@ -159,11 +159,13 @@ impl Client {
         }
     }
 
-    /// Makes the kernel hold as little as it can of what we have not read.
+    /// Makes the kernel hold little of what we have not read.
     pub(crate) fn shrink_window(&self) {
+        // Still a full packet of the loopback, or else it would crawl.
+        const SMALL: usize = 64 * 1024;
         match &self.stream {
-            Stream::Tcp(stream) => set_socket_recv_buffer_size(stream, 1),
-            Stream::Unix(stream) => set_socket_recv_buffer_size(stream, 1),
+            Stream::Tcp(stream) => set_socket_recv_buffer_size(stream, SMALL),
+            Stream::Unix(stream) => set_socket_recv_buffer_size(stream, SMALL),
         }
         .unwrap();
     }
