@@ -1,0 +1,3 @@
+//! STUB
+/// stub
+#[derive(Debug)] pub struct Request {}
