@@ -24,18 +24,47 @@ pub struct Error {
 
 /// One kind per operation that can fail.
 pub(crate) enum Kind {
-    Address { requested: String, problem: &'static str },
-    Bind { requested: String, cause: io::Error },
-    Adopt { requested: String, problem: String },
-    Occupied { path: PathBuf, problem: &'static str },
+    Address {
+        requested: String,
+        problem: &'static str,
+    },
+    Bind {
+        requested: String,
+        cause: io::Error,
+    },
+    Adopt {
+        requested: String,
+        problem: String,
+    },
+    Occupied {
+        path: PathBuf,
+        problem: &'static str,
+    },
     NoListener,
-    PidFile { path: PathBuf, cause: io::Error },
-    Signals { cause: io::Error },
-    Reactor { cause: io::Error },
-    Invocation { what: &'static str, cause: io::Error },
-    Version { theirs: u64 },
-    Handoff { step: &'static str, cause: io::Error },
-    Overdue { step: &'static str },
+    PidFile {
+        path: PathBuf,
+        cause: io::Error,
+    },
+    Signals {
+        cause: io::Error,
+    },
+    Reactor {
+        cause: io::Error,
+    },
+    Invocation {
+        what: &'static str,
+        cause: io::Error,
+    },
+    Version {
+        theirs: u64,
+    },
+    Handoff {
+        step: &'static str,
+        cause: io::Error,
+    },
+    Overdue {
+        step: &'static str,
+    },
 }
 
 impl Error {
@@ -115,11 +144,18 @@ impl fmt::Display for Error {
             }
             Kind::NoListener => f.write_str("there is no address to listen on"),
             Kind::PidFile { path, cause } => {
-                write!(f, "could not write the PID file `{}`: {cause}", path.display())
+                write!(
+                    f,
+                    "could not write the PID file `{}`: {cause}",
+                    path.display()
+                )
             }
             Kind::Signals { cause } => write!(f, "could not catch signals: {cause}"),
             Kind::Reactor { cause } => {
-                write!(f, "could not register a descriptor with the reactor: {cause}")
+                write!(
+                    f,
+                    "could not register a descriptor with the reactor: {cause}"
+                )
             }
             Kind::Invocation { what, cause } => {
                 write!(f, "could not find out {what} of this process: {cause}")

@@ -71,8 +71,8 @@ impl Generation {
     pub fn begin() -> Result<Self> {
         let reloads = Signals::new([Signal::Hup]).map_err(Error::signals)?;
         let predecessor = Predecessor::find()?;
-        let invocation = Invocation::record()
-            .map_err(|cause| Error::invocation("the executable", cause))?;
+        let invocation =
+            Invocation::record().map_err(|cause| Error::invocation("the executable", cause))?;
         Ok(Generation {
             number: predecessor
                 .as_ref()

@@ -473,7 +473,9 @@ mod tests {
             if world.successor == Successor::Unready {
                 let lost = world.step(Event::Lost).expect("a loss is always heard");
                 assert!(lost.we_accept);
-                let overdue = world.step(Event::Overdue).expect("a deadline is always heard");
+                let overdue = world
+                    .step(Event::Overdue)
+                    .expect("a deadline is always heard");
                 assert!(overdue.we_accept);
             }
             if world.successor == Successor::Accepting {
@@ -495,7 +497,10 @@ mod tests {
                 .map(|next| walk(next, depth - 1))
                 .sum()
         }
-        let sequences: usize = BEGINNINGS.map(|state| walk(World::at(state), 9)).iter().sum();
+        let sequences: usize = BEGINNINGS
+            .map(|state| walk(World::at(state), 9))
+            .iter()
+            .sum();
         assert!(sequences > 10_000, "only {sequences} sequences");
     }
 
@@ -522,8 +527,11 @@ mod tests {
              happen there.\n",
         );
         for event in EVENTS {
-            write!(text, "\n### {event:?}\n\n| state | phase | next | effects |\n|---|---|---|---|\n")
-                .unwrap();
+            write!(
+                text,
+                "\n### {event:?}\n\n| state | phase | next | effects |\n|---|---|---|---|\n"
+            )
+            .unwrap();
             for state in STATES {
                 let phase = state.phase();
                 let (next, effects) = match step(state, event) {

@@ -79,6 +79,12 @@ pub(crate) struct Census {
     pub(crate) busy: usize,
 }
 
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} busy and {} idle connections", self.busy, self.idle)
+    }
+}
+
 /// A connection that holds up the end of a drain.
 #[derive(Clone, Debug)]
 pub(crate) struct Straggler {
@@ -409,9 +415,15 @@ mod tests {
         ticket.set_deadline(Some(start + Duration::from_secs(60)));
         ticket.set_deadline(Some(start + Duration::from_secs(10)));
         ticket.set_deadline(Some(start + Duration::from_secs(30)));
-        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(10)));
+        assert_eq!(
+            roster.next_sweep.get(),
+            Some(start + Duration::from_secs(10))
+        );
         roster.expire(start + Duration::from_secs(10));
-        assert_eq!(roster.next_sweep.get(), Some(start + Duration::from_secs(30)));
+        assert_eq!(
+            roster.next_sweep.get(),
+            Some(start + Duration::from_secs(30))
+        );
         ticket.set_deadline(None);
         roster.expire(start + Duration::from_secs(30));
         assert_eq!(roster.next_sweep.get(), None);

@@ -1,23 +1,924 @@
-//! STUB
-use std::os::fd::OwnedFd; use std::rc::Rc; use std::future::Future;
-use crate::roster::{Ticket,Activity}; use crate::request::Request; use crate::status::Status; use http_types::Response;
-/// stub
-#[derive(Clone,Debug)] pub struct Limits { pub(crate) max_connections: usize }
-impl Default for Limits { fn default() -> Self { Limits{max_connections: 10000} } }
-/// stub
-pub trait Handler: 'static { /// stub
- type Answer: Future<Output = http_types::Result<Response>>; /// stub
- fn call(&self, r: Request) -> Self::Answer; }
-impl<F: Fn(Request)->Fut + 'static, Fut: Future<Output = http_types::Result<Response>>+'static> Handler for F { type Answer = Fut; fn call(&self, r: Request) -> Fut { self(r) } }
-pub(crate) struct Protocol<H>{ handler: H, status: Status }
-impl<H> Protocol<H> { pub(crate) fn new(handler: H, _l: Limits, status: Status) -> Self { Protocol{handler,status} } }
-pub(crate) async fn serve<H: Handler>(s: OwnedFd, t: Ticket, p: Rc<Protocol<H>>) {
-  let s = async_io::Async::new_nonblocking(s).unwrap();
-  let mut buf = vec![0u8; 4096];
-  let _ = s.read_with(|f| rustix::net::recv(f, &mut buf[..], rustix::net::RecvFlags::empty()).map(|r| r.0).map_err(Into::into)).await;
-  t.set_activity(Activity::Busy, std::time::Instant::now());
-  let _ = p.handler.call(Request{}).await;
-  let b = format!("pid {} gen {}\n", std::process::id(), p.status.generation());
-  let r = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{}", b.len(), b);
-  let _ = rustix::net::send(s.get_ref(), r.as_bytes(), rustix::net::SendFlags::NOSIGNAL);
+//! The life of one connection: idle → head → busy → idle … → closed politely.
+//!
+//! [`serve`] is the future of a connection. While the connection is idle that
+//! future is all there is: a socket, a ticket, no buffer. When bytes arrive it
+//! boxes a [`Conversation`], which owns socket and read buffer until the
+//! connection is idle again.
+//!
+//! # Implementation
+//!
+//! - *Requests* are read by [`head`] and [`body`], responses written by
+//!   [`response`]; this file knows when, and by when.
+//! - *Pipelining*: while the read buffer holds another whole head, responses
+//!   are gathered and leave in one send. They leave before anything is waited
+//!   for.
+//! - *Deadlines*: a connection waits for one thing at a time and has one
+//!   deadline, in its ticket.
+//! - *Draining*: what is in flight is finished and answered with `Connection:
+//!   close`. An idle connection is kept for a grace, because a request may be
+//!   on its way, and then half-closed, so that the client sees an orderly end.
+//!   A drain that is taken back leaves no trace.
+//! - *Closing*: the last response must not be destroyed by a reset, so the
+//!   socket is half-closed and read to its end, for a bounded time.
+//! - A client that closes while its request is being handled is noticed when
+//!   the response is written; a handler is never cancelled for it, because a
+//!   client may close its half of the connection and wait.
+
+mod body;
+mod buffer;
+mod head;
+mod protocol;
+mod response;
+#[cfg(test)]
+mod tests;
+mod upgrade;
+mod wire;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_io::Async;
+use http_types::{Body, Method, Response, StatusCode};
+use smol::future::{self, FutureExt};
+
+use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
+use self::buffer::Buffer;
+use self::head::{Framing, Head, Refusal, Scan};
+use self::response::{Exchange, Progress, ROOM_BYTES, Reply, is_switching, replace_body};
+use self::upgrade::{UpgradedStream, poll_end};
+use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
+use crate::limits::{Limits, due, earlier};
+use crate::request::Request;
+use crate::roster::{Activity, Notice, Ticket};
+
+pub use self::protocol::Handler;
+pub(crate) use self::protocol::Protocol;
+
+/// How many requests of one client are answered, and how many sends are made
+/// for it, before other connections get their turn.
+const TURN: u32 = 32;
+
+/// Serves one connection until it is closed.
+///
+/// `socket` is a TCP or UNIX stream, in non-blocking mode. The connection is
+/// off the roster when this returns.
+pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol: Rc<Protocol<H>>) {
+    let mut socket = match Async::new_nonblocking(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            log::error!(
+                "could not watch the connection of {}: {error}",
+                ticket.peer()
+            );
+            return;
+        }
+    };
+    let mut ticket = ticket;
+    let mut patience = protocol.limits.head_timeout;
+    // The futures behind the boxes are large; idle connections have none.
+    loop {
+        match idle(&socket, &ticket, &protocol.limits, patience).await {
+            Idle::Readable => {}
+            // The grace or the patience is over, but a request may have come in
+            // the same moment.
+            Idle::Expired if has_bytes(&socket) => {}
+            Idle::Expired => {
+                return Box::pin(close(socket, ticket, &protocol)).await;
+            }
+        }
+        (socket, ticket) = match Box::pin(Conversation::new(socket, ticket, &protocol).run()).await
+        {
+            Some(idle) => idle,
+            None => return,
+        };
+        patience = protocol.limits.keep_alive_timeout;
+    }
+}
+
+/// What ended the wait of an idle connection.
+enum Idle {
+    /// There are bytes, or the end of the stream.
+    Readable,
+    Expired,
+}
+
+/// Waits for a request, for at most `patience`, or the grace during a drain.
+async fn idle(
+    socket: &Async<OwnedFd>,
+    ticket: &Ticket,
+    limits: &Limits,
+    patience: Duration,
+) -> Idle {
+    let deadline = |now| match ticket.draining() {
+        true => due(now, spread(limits.drain_grace, socket)),
+        false => due(now, patience),
+    };
+    let now = Instant::now();
+    ticket.set_activity(Activity::Idle, now);
+    ticket.set_request(None);
+    ticket.set_deadline(deadline(now));
+    future::poll_fn(|cx| {
+        if socket.poll_readable(cx).is_ready() {
+            return Poll::Ready(Idle::Readable);
+        }
+        loop {
+            match ticket.poll_notice(cx) {
+                Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
+                Poll::Ready(Notice::Drain) => ticket.set_deadline(deadline(Instant::now())),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
+}
+
+/// Up to half as much again, different for connections that are open at the
+/// same time, so that their clients do not reconnect all at once.
+fn spread(grace: Duration, socket: &Async<OwnedFd>) -> Duration {
+    let share = socket.as_fd().as_raw_fd().unsigned_abs() % 64;
+    grace.saturating_add(grace / 128 * share)
+}
+
+/// Ends a connection so that the client gets all that was sent to it.
+async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>) {
+    let now = Instant::now();
+    ticket.set_activity(Activity::Closing, now);
+    ticket.set_deadline(due(now, protocol.limits.linger_timeout));
+    if half_close(&socket).is_err() {
+        return;
+    }
+    let mut memory = protocol.take_memory();
+    let mut dry = true;
+    let mut reads: u32 = 0;
+    future::poll_fn(|cx| {
+        loop {
+            if poll_expired(&ticket, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match poll_receive(&socket, &mut memory, &mut dry, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => reads += 1,
+                Poll::Pending => return Poll::Pending,
+            }
+            if reads % TURN == 0 {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    protocol.give_back(memory);
+}
+
+/// Waits for the deadline of a connection that is not idle; to that, a drain
+/// matters only when it next looks.
+fn poll_expired(ticket: &Ticket, cx: &Context<'_>) -> Poll<()> {
+    loop {
+        match ticket.poll_notice(cx) {
+            Poll::Ready(Notice::Expired) => return Poll::Ready(()),
+            Poll::Ready(Notice::Drain) => {}
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+/// A connection that is not idle.
+struct Conversation<'p, H> {
+    protocol: &'p Protocol<H>,
+    ticket: Ticket,
+    seat: Seat,
+    /// Responses, or pieces of one, that have not been sent.
+    output: Buffer,
+    /// How much has been done since others had their turn.
+    turn: u32,
+}
+
+/// Who has the wire.
+enum Seat {
+    Here(Wire),
+    /// A request body is being read.
+    Lent(Arc<Mutex<Loan>>),
+    /// An upgraded stream has it, or nobody.
+    Gone,
+}
+
+/// What the client wants.
+enum Next {
+    Request(Box<Head>),
+    /// Nothing for now.
+    Nothing,
+    Refused(Refusal, Option<Method>),
+    /// It has closed, or the socket failed.
+    Gone,
+}
+
+/// What comes after a response.
+enum After {
+    /// Another request.
+    Next,
+    /// A polite close.
+    Close,
+    /// The end; there is no one to be polite to.
+    Gone,
+    Upgraded(http_types::upgrade::Sender),
+}
+
+/// The peer is gone or takes nothing any more.
+struct Gone;
+
+impl<'p, H: Handler> Conversation<'p, H> {
+    fn new(socket: Async<OwnedFd>, ticket: Ticket, protocol: &'p Protocol<H>) -> Self {
+        Conversation {
+            protocol,
+            ticket,
+            seat: Seat::Here(Wire::new(socket, Buffer::new(protocol.take_memory()))),
+            output: Buffer::new(protocol.take_memory()),
+            turn: 0,
+        }
+    }
+
+    /// Answers what has arrived. Returns when the connection is idle again, or
+    /// with `None` when it is closed.
+    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket)> {
+        match self.arrival().await {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.rest(),
+            Err(error) => {
+                log::debug!("the connection of {} failed: {error}", self.ticket.peer());
+                return None;
+            }
+        }
+        loop {
+            let after = match self.next().await {
+                Next::Request(head) => self.exchange(*head).await,
+                Next::Refused(refusal, method) => self.refuse(refusal, method).await,
+                Next::Nothing => return self.rest(),
+                Next::Gone => After::Gone,
+            };
+            match after {
+                After::Next => {}
+                After::Gone => return None,
+                After::Close => {
+                    self.flush().await.ok()?;
+                    let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone) else {
+                        return None;
+                    };
+                    if wire.ended {
+                        return None;
+                    }
+                    self.protocol.give_back(wire.input.into_memory());
+                    self.protocol.give_back(self.output.into_memory());
+                    close(wire.socket, self.ticket, self.protocol).await;
+                    return None;
+                }
+                After::Upgraded(sender) => {
+                    self.hand_out(sender).await;
+                    return None;
+                }
+            }
+            self.turn += 1;
+            if self.turn >= TURN {
+                self.turn = 0;
+                future::yield_now().await;
+            }
+        }
+    }
+
+    /// Gives up the buffers, which are empty.
+    fn rest(self) -> Option<(Async<OwnedFd>, Ticket)> {
+        let Seat::Here(wire) = self.seat else {
+            return None;
+        };
+        self.protocol.give_back(wire.input.into_memory());
+        self.protocol.give_back(self.output.into_memory());
+        Some((wire.socket, self.ticket))
+    }
+
+    /// Reads what woke the idle connection; the reactor may wake it without a
+    /// cause, and then it is idle again.
+    async fn arrival(&mut self) -> io::Result<usize> {
+        let Seat::Here(wire) = &mut self.seat else {
+            return Ok(0);
+        };
+        future::poll_fn(|cx| match wire.poll_fill(cx) {
+            Poll::Pending => Poll::Ready(Err(io::ErrorKind::WouldBlock.into())),
+            ready @ Poll::Ready(_) => ready,
+        })
+        .await
+    }
+
+    /// Reads the next request head.
+    async fn next(&mut self) -> Next {
+        let limits = &self.protocol.limits;
+        let mut scan = Scan::default();
+        let mut begun = false;
+        loop {
+            let Seat::Here(wire) = &mut self.seat else {
+                return Next::Gone;
+            };
+            if !begun {
+                // RFC 9112 section 2.2: empty lines before a request are
+                // ignored. Old clients send one after a body.
+                while wire.input.bytes().starts_with(b"\r\n") {
+                    wire.input.consume(2);
+                }
+            }
+            let bytes = wire.input.bytes();
+            if !matches!(bytes, [] | [b'\r']) {
+                match scan.advance(bytes, limits) {
+                    Ok(Some(length)) => {
+                        let head = scan.parse(&bytes[..length], limits);
+                        wire.input.consume(length);
+                        return match head {
+                            Ok(head) => Next::Request(Box::new(head)),
+                            Err(refusal) => Next::Refused(refusal, scan.method()),
+                        };
+                    }
+                    Ok(None) => {}
+                    Err(refusal) => return Next::Refused(refusal, scan.method()),
+                }
+            }
+            if bytes.is_empty() {
+                return match self.flush().await {
+                    Ok(()) => Next::Nothing,
+                    Err(Gone) => Next::Gone,
+                };
+            }
+            if !begun {
+                begun = true;
+                if self.flush().await.is_err() {
+                    return Next::Gone;
+                }
+                let now = Instant::now();
+                self.ticket.set_activity(Activity::Head, now);
+                self.ticket.set_deadline(due(now, limits.head_timeout));
+            }
+            let Seat::Here(wire) = &mut self.seat else {
+                return Next::Gone;
+            };
+            let ticket = &self.ticket;
+            let received = future::poll_fn(|cx| match wire.poll_fill(cx) {
+                Poll::Ready(received) => Poll::Ready(Some(received)),
+                Poll::Pending => poll_expired(ticket, cx).map(|()| None),
+            })
+            .await;
+            let refusal = match received {
+                Some(Ok(1..)) => continue,
+                Some(Ok(0)) => {
+                    Refusal::new(StatusCode::BadRequest, "the request head is cut short")
+                }
+                None => Refusal::new(
+                    StatusCode::RequestTimeout,
+                    "the request head did not come in time",
+                ),
+                Some(Err(error)) => {
+                    log::debug!("the connection of {} failed: {error}", ticket.peer());
+                    return Next::Gone;
+                }
+            };
+            return Next::Refused(refusal, scan.method());
+        }
+    }
+
+    /// Answers one request.
+    async fn exchange(&mut self, head: Head) -> After {
+        let Head {
+            mut request,
+            target,
+            raw,
+            version,
+            framing,
+            expects_continue,
+            persistent,
+            offers_upgrade,
+        } = head;
+        let method = request.method();
+        let peer = self.ticket.peer();
+        self.ticket.set_activity(Activity::Busy, Instant::now());
+        self.ticket.set_request(Some((method, Arc::clone(&target))));
+
+        if let Some(body) = self.lend(framing, expects_continue) {
+            let typed = request.header(&http_types::headers::CONTENT_TYPE).is_some();
+            request.set_body(body);
+            if !typed {
+                request.remove_header(&http_types::headers::CONTENT_TYPE);
+            }
+        }
+        let status = self.protocol.status.clone();
+        let request = Request::new(request, Arc::clone(&target), raw, peer, status);
+        let outcome = self.handle(request).await;
+        let failure = match &self.seat {
+            Seat::Lent(loan) => lock(loan).failure,
+            Seat::Here(_) | Seat::Gone => None,
+        };
+        let mut response = match (outcome, failure) {
+            (Outcome::Response(response), _) => *response,
+            // Whatever the handler made of it, the client is at fault.
+            (Outcome::Error(_), Some(failure)) => failure.refusal().into(),
+            (Outcome::Error(error), None) => {
+                let status = match error.status() {
+                    status if status.is_client_error() || status.is_server_error() => status,
+                    _ => StatusCode::InternalServerError,
+                };
+                match status.is_server_error() {
+                    true => log::error!("{method} {target} of {peer} failed: {error}"),
+                    false => log::warn!("{method} {target} of {peer} failed: {error}"),
+                }
+                plain(status, status.canonical_reason())
+            }
+            (Outcome::Panic, _) => {
+                log::error!("the handler panicked at {method} {target} of {peer}");
+                internal_error()
+            }
+            (Outcome::Overdue, _) => {
+                log::warn!("the handler took too long for {method} {target} of {peer}");
+                plain(
+                    StatusCode::ServiceUnavailable,
+                    "the request took too long to answer",
+                )
+            }
+        };
+
+        let mut exchange = Exchange {
+            method,
+            version,
+            offers_upgrade,
+            persistent: persistent && self.body_allows_another() && !self.ticket.draining(),
+        };
+        let mut upgrade = None;
+        if is_switching(&response, &exchange) {
+            let complete = match &self.seat {
+                Seat::Here(_) => true,
+                Seat::Lent(loan) => lock(loan).decoder.is_done(),
+                Seat::Gone => false,
+            };
+            if complete {
+                // It panics if the handler has taken the sending half itself.
+                upgrade =
+                    std::panic::catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
+            }
+            if upgrade.is_none() {
+                log::error!("{method} {target} of {peer} cannot be upgraded: its body is unread");
+                response = internal_error();
+                exchange.persistent = false;
+            }
+        }
+        let date = self.protocol.date();
+        let reply = match Reply::new(response, &exchange, date.clone()) {
+            Ok(reply) => Some(reply),
+            Err(reason) => {
+                log::error!("the response to {method} {target} cannot be sent: {reason}");
+                upgrade = None;
+                Reply::new(internal_error(), &exchange, date).ok()
+            }
+        };
+        let Some(mut reply) = reply else {
+            return After::Gone;
+        };
+        let sent = self.transmit(&mut reply).await;
+        let persistent = reply.persistent;
+        // The reply may hold the body of the request.
+        drop(reply);
+        match sent {
+            Ok(()) => {}
+            Err(Untransmitted::Unencodable(error)) => {
+                log::error!("the response to {method} {target} is cut short: {error}");
+                self.take_back();
+                return After::Close;
+            }
+            Err(Untransmitted::Gone) => return After::Gone,
+        }
+        if let Some(sender) = upgrade {
+            self.take_back();
+            return match self.flush().await {
+                Ok(()) => After::Upgraded(sender),
+                Err(Gone) => After::Gone,
+            };
+        }
+        match self.finish_body(persistent).await {
+            Ok(true) if persistent => After::Next,
+            Ok(_) => After::Close,
+            Err(Gone) => After::Gone,
+        }
+    }
+
+    /// Says what is wrong with a request; the connection closes after it,
+    /// because nobody knows where the next request would begin.
+    async fn refuse(&mut self, refusal: Refusal, method: Option<Method>) -> After {
+        log::debug!(
+            "refused a request of {} with {}: {}",
+            self.ticket.peer(),
+            u16::from(refusal.status),
+            refusal.reason
+        );
+        let exchange = Exchange {
+            method: method.unwrap_or(Method::Get),
+            version: head::Protocol::Http11,
+            offers_upgrade: false,
+            persistent: false,
+        };
+        let Ok(mut reply) = Reply::new(refusal.into(), &exchange, self.protocol.date()) else {
+            return After::Gone;
+        };
+        self.ticket.set_activity(Activity::Busy, Instant::now());
+        match self.transmit(&mut reply).await {
+            Ok(()) => After::Close,
+            Err(_) => After::Gone,
+        }
+    }
+
+    /// Lends the wire to the body of a request, if it has one.
+    fn lend(&mut self, framing: Framing, expects_continue: bool) -> Option<Body> {
+        let length = match framing {
+            Framing::Empty => return None,
+            // A length beyond the address space is beyond any limit, too.
+            Framing::Fixed(length) => usize::try_from(length).ok(),
+            Framing::Chunked => None,
+        };
+        match std::mem::replace(&mut self.seat, Seat::Gone) {
+            Seat::Here(wire) => {
+                let decoder = Decoder::new(framing, self.protocol.limits.max_body_bytes);
+                let interim = match expects_continue {
+                    true => Interim::Expected,
+                    false => Interim::Settled,
+                };
+                let loan = Loan::new(wire, decoder, interim);
+                self.seat = Seat::Lent(Arc::clone(&loan));
+                Some(Body::from_reader(BodyReader::new(loan), length))
+            }
+            other @ (Seat::Lent(_) | Seat::Gone) => {
+                self.seat = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the wire back from the body of the request.
+    fn take_back(&mut self) {
+        if let Seat::Lent(loan) = &self.seat {
+            let wire = lock(loan).take_back();
+            self.seat = wire.map_or(Seat::Gone, Seat::Here);
+        }
+    }
+
+    /// Whether the connection can be kept as far as the request body is
+    /// concerned; asked before the response is encoded, because it has to say.
+    fn body_allows_another(&self) -> bool {
+        let Seat::Lent(shared) = &self.seat else {
+            return true;
+        };
+        let loan = lock(shared);
+        if loan.decoder.is_done() {
+            return true;
+        }
+        // Without a `100`, the client may send the body or leave it.
+        if loan.failure.is_some() || loan.interim != Interim::Settled {
+            return false;
+        }
+        // Someone may still read it: the response body, for one.
+        if Arc::strong_count(shared) > 1 {
+            return true;
+        }
+        let read_ahead = loan.wire().map_or(0, |wire| wire.input.len()) as u64;
+        let outstanding = loan.decoder.outstanding().saturating_sub(read_ahead);
+        outstanding <= self.protocol.limits.max_unread_body_bytes
+    }
+
+    /// Runs the handler, while looking after deadlines and after what the
+    /// client is owed in the meantime.
+    async fn handle(&mut self, request: Request) -> Outcome {
+        let Conversation {
+            protocol,
+            ticket,
+            seat,
+            output,
+            ..
+        } = self;
+        let limits = &protocol.limits;
+        let timeout = limits
+            .handler_timeout
+            .and_then(|timeout| due(Instant::now(), timeout));
+        ticket.set_deadline(timeout);
+        let mut deadline = timeout;
+        // The handler itself may panic, not only its future.
+        let handling = async { protocol.handler.call(request).await };
+        let mut handling = pin!(AssertUnwindSafe(handling).catch_unwind());
+        let mut failed = false;
+        future::poll_fn(|cx| {
+            loop {
+                if let Seat::Lent(loan) = &*seat {
+                    lock(loan).watch(cx.waker());
+                }
+                if let Poll::Ready(outcome) = handling.as_mut().poll(cx) {
+                    return Poll::Ready(match outcome {
+                        Ok(Ok(response)) => Outcome::Response(Box::new(response)),
+                        Ok(Err(error)) => Outcome::Error(error),
+                        Err(_) => Outcome::Panic,
+                    });
+                }
+                let mut stalled = None;
+                if let Seat::Lent(loan) = &*seat {
+                    let mut loan = lock(loan);
+                    if loan.interim == Interim::Due {
+                        loan.interim = Interim::Settled;
+                        output.append(CONTINUE);
+                    }
+                    stalled = loan
+                        .waiting_since
+                        .and_then(|since| due(since, limits.body_timeout));
+                }
+                // Earlier responses do not wait for this one. Failure shows
+                // again when the response is sent; until then the handler,
+                // which may have begun something, goes on.
+                if !output.is_empty() && !failed {
+                    failed = matches!(
+                        with_socket(seat, |socket| poll_send(socket, output, cx)),
+                        None | Some(Poll::Ready(Err(_)))
+                    );
+                }
+                if earlier(timeout, stalled) != deadline {
+                    deadline = earlier(timeout, stalled);
+                    ticket.set_deadline(deadline);
+                }
+                if poll_expired(ticket, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                let now = Instant::now();
+                if timeout.is_some_and(|timeout| timeout <= now) {
+                    return Poll::Ready(Outcome::Overdue);
+                }
+                if let Seat::Lent(loan) = &*seat
+                    && stalled.is_some_and(|stalled| stalled <= now)
+                {
+                    lock(loan).fail(Failure::Stalled);
+                }
+                deadline = None;
+            }
+        })
+        .await
+    }
+
+    /// Encodes a response, and sends it as far as it does not fit the output
+    /// buffer. What is left there leaves with the next response or flush.
+    async fn transmit(&mut self, reply: &mut Reply) -> Result<(), Untransmitted> {
+        let Conversation {
+            protocol,
+            ticket,
+            seat,
+            output,
+            turn,
+        } = self;
+        let limits = &protocol.limits;
+        // Where this response begins, as long as none of it has been sent.
+        let mut beginning = Some(output.len());
+        let mut blocked_since: Option<Instant> = None;
+        let mut deadline = None;
+        ticket.set_deadline(None);
+        future::poll_fn(|cx| {
+            loop {
+                if let Seat::Lent(loan) = &*seat {
+                    lock(loan).watch(cx.waker());
+                }
+                let mut starved = false;
+                if beginning.is_some() {
+                    output.reserve(ROOM_BYTES);
+                }
+                while !starved && output.room().len() >= ROOM_BYTES {
+                    match reply.poll_encode(output, cx) {
+                        Poll::Ready(Ok(Progress::More)) => {}
+                        Poll::Ready(Ok(Progress::Done)) => return Poll::Ready(Ok(())),
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(Err(Untransmitted::Unencodable(error)));
+                        }
+                        Poll::Pending => starved = true,
+                    }
+                }
+                let mut stalled = None;
+                if let Seat::Lent(loan) = &*seat {
+                    let mut loan = lock(loan);
+                    if loan.interim == Interim::Due {
+                        // The response body is the request body. The `100` must
+                        // precede the response, or it would be taken for it.
+                        loan.interim = Interim::Settled;
+                        if let Some(beginning) = beginning {
+                            output.insert(beginning, CONTINUE);
+                        }
+                    }
+                    stalled = loan
+                        .waiting_since
+                        .and_then(|since| due(since, limits.body_timeout));
+                }
+                beginning = None;
+                let before = output.len();
+                let sent = with_socket(seat, |socket| poll_send(socket, output, cx));
+                let progress = output.len() < before;
+                let blocked = match sent {
+                    Some(Poll::Ready(Ok(()))) => {
+                        blocked_since = None;
+                        None
+                    }
+                    Some(Poll::Pending) => {
+                        let since = match blocked_since {
+                            Some(since) if !progress => since,
+                            Some(_) | None => Instant::now(),
+                        };
+                        blocked_since = Some(since);
+                        due(since, limits.write_timeout)
+                    }
+                    Some(Poll::Ready(Err(_))) | None => {
+                        return Poll::Ready(Err(Untransmitted::Gone));
+                    }
+                };
+                if blocked_since.is_none() && !starved {
+                    *turn += 1;
+                    if *turn >= TURN {
+                        *turn = 0;
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    continue;
+                }
+                if earlier(blocked, stalled) != deadline {
+                    deadline = earlier(blocked, stalled);
+                    ticket.set_deadline(deadline);
+                }
+                if poll_expired(ticket, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                deadline = None;
+                let now = Instant::now();
+                if blocked.is_some_and(|blocked| blocked <= now) {
+                    log::debug!("{} does not read its response", ticket.peer());
+                    return Poll::Ready(Err(Untransmitted::Gone));
+                }
+                if let Seat::Lent(loan) = &*seat
+                    && stalled.is_some_and(|stalled| stalled <= now)
+                {
+                    lock(loan).fail(Failure::Stalled);
+                }
+            }
+        })
+        .await
+    }
+
+    /// Sends what is in the output buffer.
+    async fn flush(&mut self) -> Result<(), Gone> {
+        let Conversation {
+            protocol,
+            ticket,
+            seat,
+            output,
+            ..
+        } = self;
+        if output.is_empty() {
+            return Ok(());
+        }
+        let mut left = usize::MAX;
+        future::poll_fn(|cx| {
+            loop {
+                match with_socket(seat, |socket| poll_send(socket, output, cx)) {
+                    Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+                    Some(Poll::Ready(Err(_))) | None => return Poll::Ready(Err(Gone)),
+                    Some(Poll::Pending) => {}
+                }
+                if output.len() < left {
+                    left = output.len();
+                    ticket.set_deadline(due(Instant::now(), protocol.limits.write_timeout));
+                }
+                if poll_expired(ticket, cx).is_pending() {
+                    return Poll::Pending;
+                }
+                log::debug!("{} does not read its response", ticket.peer());
+                return Poll::Ready(Err(Gone));
+            }
+        })
+        .await
+    }
+
+    /// Takes the wire back after a response. If the connection is to be kept,
+    /// reads what the handler has left of the request body; whether that
+    /// succeeded is the result.
+    async fn finish_body(&mut self, persistent: bool) -> Result<bool, Gone> {
+        let Seat::Lent(loan) = &self.seat else {
+            return Ok(true);
+        };
+        let loan = Arc::clone(loan);
+        let Some(wire) = lock(&loan).take_back() else {
+            self.seat = Seat::Gone;
+            return Err(Gone);
+        };
+        let (done, usable) = {
+            let loan = lock(&loan);
+            let usable = loan.failure.is_none() && loan.interim == Interim::Settled;
+            (loan.decoder.is_done(), usable)
+        };
+        if done || !persistent || !usable {
+            self.seat = Seat::Here(wire);
+            return Ok(done);
+        }
+        // The reader, wherever it is, keeps the old loan, which is empty now.
+        let decoder =
+            std::mem::replace(&mut lock(&loan).decoder, Decoder::new(Framing::Fixed(1), 0));
+        let rest = Loan::new(wire, decoder, Interim::Settled);
+        self.seat = Seat::Lent(Arc::clone(&rest));
+        // The client may wait for the response before it sends more.
+        self.flush().await?;
+        let limits = &self.protocol.limits;
+        self.ticket
+            .set_deadline(due(Instant::now(), limits.linger_timeout));
+        let mut memory = self.protocol.take_memory();
+        let mut left = limits.max_unread_body_bytes;
+        let ticket = &self.ticket;
+        let drained = future::poll_fn(|cx| {
+            loop {
+                match lock(&rest).poll_read(cx, &mut memory) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(true),
+                    Poll::Ready(Ok(count)) if count as u64 <= left => left -= count as u64,
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending => return poll_expired(ticket, cx).map(|()| false),
+                }
+            }
+        })
+        .await;
+        self.protocol.give_back(memory);
+        self.take_back();
+        Ok(drained)
+    }
+
+    /// Gives the connection to whoever waits for the upgraded stream, and
+    /// stays on the roster until that is dropped.
+    async fn hand_out(mut self, sender: http_types::upgrade::Sender) {
+        let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone) else {
+            return;
+        };
+        self.ticket.set_activity(Activity::Upgraded, Instant::now());
+        self.ticket.set_deadline(None);
+        self.protocol.give_back(self.output.into_memory());
+        let (stream, end) = UpgradedStream::new(wire);
+        sender
+            .send(http_types::upgrade::Connection::new(stream))
+            .await;
+        let socket = future::poll_fn(|cx| poll_end(&end, cx)).await;
+        if let Some(socket) = socket {
+            close(socket, self.ticket, self.protocol).await;
+        }
+    }
+}
+
+/// RFC 9110 section 15.2.1.
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// How a handler came to an end.
+enum Outcome {
+    Response(Box<Response>),
+    Error(http_types::Error),
+    Panic,
+    Overdue,
+}
+
+/// Why a response was not sent to its end.
+enum Untransmitted {
+    /// Its body failed.
+    Unencodable(io::Error),
+    /// Nobody takes it.
+    Gone,
+}
+
+impl From<Refusal> for Response {
+    fn from(refusal: Refusal) -> Self {
+        plain(refusal.status, refusal.reason)
+    }
+}
+
+fn internal_error() -> Response {
+    plain(
+        StatusCode::InternalServerError,
+        StatusCode::InternalServerError.canonical_reason(),
+    )
+}
+
+fn plain(status: StatusCode, text: &str) -> Response {
+    let mut response = Response::new(status);
+    replace_body(&mut response, Body::from_string(format!("{text}\n")));
+    response.insert_header(
+        &http_types::headers::CONTENT_TYPE,
+        "text/plain; charset=utf-8",
+    );
+    response
+}
+
+/// The socket, wherever it is.
+fn with_socket<R>(seat: &Seat, act: impl FnOnce(&Async<OwnedFd>) -> R) -> Option<R> {
+    match seat {
+        Seat::Here(wire) => Some(act(&wire.socket)),
+        Seat::Lent(loan) => lock(loan).wire().map(|wire| act(&wire.socket)),
+        Seat::Gone => None,
+    }
 }

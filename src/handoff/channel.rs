@@ -29,7 +29,7 @@ const LONGEST_MESSAGE: usize = 64 * 1024;
 /// own dismissal.
 pub(crate) struct Channel<Out, In> {
     socket: Async<OwnedFd>,
-    direction: PhantomData<(fn(Out), fn() -> In)>,
+    direction: PhantomData<fn(Out) -> In>,
 }
 
 /// A message that came in, with what came with it.
@@ -106,10 +106,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     }
 
     /// Takes the next packet if there is one, otherwise arranges a wake-up.
-    pub(crate) fn poll_receive(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Packet<In>, Silence>> {
+    pub(crate) fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<Packet<In>, Silence>> {
         loop {
             match self.try_receive() {
                 Some(result) => return Poll::Ready(result),
@@ -155,9 +152,7 @@ impl<Out, In> fmt::Debug for Channel<Out, In> {
 /// Receives one packet, every descriptor of it close-on-exec; `None`: closed.
 ///
 /// A packet that does not fit is an error, and its descriptors are closed.
-fn receive_packet(
-    socket: BorrowedFd<'_>,
-) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+fn receive_packet(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
     let mut bytes = vec![0; LONGEST_MESSAGE];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

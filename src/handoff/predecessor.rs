@@ -92,6 +92,7 @@ pub(crate) enum Loss {
     OutOfOrder(&'static str),
     TooFewDescriptors { free: u64, needed: usize },
     Unreachable(io::Error),
+    Unwatchable(io::Error),
 }
 
 impl fmt::Display for Loss {
@@ -111,6 +112,7 @@ impl fmt::Display for Loss {
                 "it has {free} free file descriptors and needs {needed} for the listeners"
             ),
             Loss::Unreachable(error) => write!(f, "it could not be sent to: {error}"),
+            Loss::Unwatchable(error) => write!(f, "it could not be waited for: {error}"),
         }
     }
 }
@@ -177,11 +179,11 @@ impl Successor {
 
     /// What we wait for it to do, for the log.
     pub(crate) fn awaited_step(&self) -> &'static str {
-        match (&self.process, self.step) {
-            (Process::Starting(_), Step::AwaitingClaim) => "starting",
-            (_, Step::AwaitingClaim) => "waiting for its claim",
-            (_, Step::AwaitingReadiness) => "waiting for its readiness",
-            (_, Step::Ready) => "serving",
+        match self.step {
+            Step::AwaitingClaim if self.pid.is_none() => "starting",
+            Step::AwaitingClaim => "waiting for its claim",
+            Step::AwaitingReadiness => "waiting for its readiness",
+            Step::Ready => "serving",
         }
     }
 
@@ -235,11 +237,7 @@ impl Successor {
 
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
     /// is none.
-    pub(crate) fn poll_report(
-        &mut self,
-        listeners: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<Report> {
+    pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
         if let Process::Starting(task) = &mut self.process
             && let Poll::Ready(started) = task.poll(cx)
         {
@@ -248,7 +246,10 @@ impl Successor {
                     self.pid = Some(running.child.id());
                     self.process = Process::Running(running);
                 }
-                Err(error) => return self.lose(Loss::NotStarted(error)),
+                Err(error) => {
+                    self.process = Process::Gone;
+                    return lost(Loss::NotStarted(error));
+                }
             }
         }
         // What it has said comes before the news of its end, for it may have
@@ -259,7 +260,7 @@ impl Successor {
             };
             match received {
                 Ok(packet) => match self.hear(packet.message, listeners) {
-                    Some(Report::Lost(loss)) => return self.lose(loss),
+                    Some(Report::Lost(loss)) => return lost(loss),
                     Some(report) => return Poll::Ready(report),
                     None => {}
                 },
@@ -267,7 +268,7 @@ impl Successor {
                     self.channel = None;
                     self.hung_up = Some(Timer::after(LAST_WORDS));
                 }
-                Err(Silence::Nonsense(what)) => return self.lose(Loss::Nonsense(what)),
+                Err(Silence::Nonsense(what)) => return lost(Loss::Nonsense(what)),
             }
         }
         if let Process::Running(running) = &mut self.process
@@ -276,22 +277,18 @@ impl Successor {
             return match exited {
                 Ok(status) => {
                     self.process = Process::Gone;
-                    self.lose(Loss::Exited(status))
+                    lost(Loss::Exited(status))
                 }
-                Err(error) => self.lose(Loss::Unreachable(error)),
+                Err(error) => lost(Loss::Unwatchable(error)),
             };
         }
         if let Some(hung_up) = &mut self.hung_up
             && hung_up.poll(cx).is_ready()
             && !matches!(self.process, Process::Starting(_))
         {
-            return self.lose(Loss::HungUp);
+            return lost(Loss::HungUp);
         }
         Poll::Pending
-    }
-
-    fn lose(&mut self, loss: Loss) -> Poll<Report> {
-        Poll::Ready(Report::Lost(loss))
     }
 
     /// Understands a message; `None` if it calls for nothing.
@@ -410,11 +407,13 @@ impl Running {
     }
 }
 
+fn lost(loss: Loss) -> Poll<Report> {
+    Poll::Ready(Report::Lost(loss))
+}
+
 /// Opens a channel and leaves a welcome in it; the second end is the
 /// successor's.
-fn open_channel(
-    generation: u64,
-) -> io::Result<(Channel<FromPredecessor, FromSuccessor>, OwnedFd)> {
+fn open_channel(generation: u64) -> io::Result<(Channel<FromPredecessor, FromSuccessor>, OwnedFd)> {
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,

@@ -140,11 +140,9 @@ impl Predecessor {
                 let cause = unexpected(&message, descriptors.len());
                 return Err(Error::handoff(STEP, cause));
             };
-            let mut descriptors: Vec<Option<OwnedFd>> =
-                descriptors.into_iter().map(Some).collect();
+            let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
             for record in listeners {
-                let Some(descriptor) = descriptors.get_mut(record.fd).and_then(Option::take)
-                else {
+                let Some(descriptor) = descriptors.get_mut(record.fd).and_then(Option::take) else {
                     return Err(Error::adopt(
                         &record.addr.requested,
                         "its descriptor was not sent along",
@@ -197,7 +195,10 @@ impl Predecessor {
         if let Some(channel) = &self.channel
             && let Err(error) = channel.send(message, &[])
         {
-            log::debug!("`{}` did not reach the predecessor: {error}", message.name());
+            log::debug!(
+                "`{}` did not reach the predecessor: {error}",
+                message.name()
+            );
         }
     }
 
@@ -266,13 +267,15 @@ impl Predecessor {
 /// The channel, if standard input is one that the predecessor named by the
 /// environment has made for us.
 fn channel_on_stdin() -> Option<io::Result<Channel<FromSuccessor, FromPredecessor>>> {
-    let named: i32 = std::env::var_os(PREDECESSOR_VARIABLE)?.to_str()?.parse().ok()?;
+    let named: i32 = std::env::var_os(PREDECESSOR_VARIABLE)?
+        .to_str()?
+        .parse()
+        .ok()?;
     let stdin = rustix::stdio::stdin();
     let is_channel = sockopt::socket_type(stdin) == Ok(SocketType::SEQPACKET)
         && sockopt::socket_domain(stdin) == Ok(AddressFamily::UNIX)
         && sockopt::socket_peercred(stdin).is_ok_and(|peer| {
-            peer.pid.as_raw_nonzero().get() == named
-                && peer.uid == rustix::process::geteuid()
+            peer.pid.as_raw_nonzero().get() == named && peer.uid == rustix::process::geteuid()
         });
     if !is_channel {
         return None;

@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, socket_with, sockopt,
 };
 
-use super::{Address, Bound, Listener, local_address};
 use super::address::Resolved;
+use super::{Address, Bound, Listener, local_address};
 use crate::error::{Error, Result};
 
 /// How many connections may wait to be accepted. The kernel caps it at
@@ -101,10 +101,12 @@ fn bind_unix(address: &Address, path: &Path) -> Result<(OwnedFd, (u64, u64))> {
 ///
 /// If somebody listens on it, or if it is not a socket.
 fn remove_stale(path: &Path, name: &SocketAddrUnix) -> Result<()> {
-    let is_socket =
-        std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if !is_socket {
-        return Err(Error::occupied(path, "there is a file that is not a socket"));
+        return Err(Error::occupied(
+            path,
+            "there is a file that is not a socket",
+        ));
     }
     let probe = open(AddressFamily::UNIX, None)
         .map_err(|cause| Error::bind(&format!("unix:{}", path.display()), cause))?;

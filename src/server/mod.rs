@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use smol::LocalExecutor;
 
-use crate::connection::{self, Handler, Limits, Protocol};
+use crate::connection::{self, Handler, Protocol};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
+use crate::limits::Limits;
 use crate::listener::Address;
 use crate::status::Status;
 use crate::transition::Transition;
@@ -195,8 +196,8 @@ impl<H: Handler> Server<H> {
 
     /// As [`Server::run`], inside an executor of the caller.
     ///
-    /// Dropping the future stops serving at once and cuts every connection;
-    /// a successor that is just starting is then left to find that out.
+    /// Dropping the future stops serving at once and cuts every connection; a
+    /// successor that is just starting takes over, as if this process had died.
     ///
     /// # Errors
     ///

@@ -97,6 +97,7 @@ pub(super) async fn run(
         drain_watched: false,
         loss: None,
         failure: None,
+        stop_forwarded: false,
         pending: VecDeque::new(),
         options,
     };
@@ -115,11 +116,7 @@ struct Startup {
 impl Startup {
     /// Gets everything that is needed for serving; returns when this process
     /// is to accept.
-    async fn prepare(
-        &mut self,
-        addresses: Result<Vec<Address>>,
-        options: &Options,
-    ) -> Result<()> {
+    async fn prepare(&mut self, addresses: Result<Vec<Address>>, options: &Options) -> Result<()> {
         let addresses = addresses?;
         let mut claimed = Vec::new();
         if let Some(predecessor) = &mut self.predecessor {
@@ -187,6 +184,9 @@ struct Running {
     loss: Option<Loss>,
     /// Why a restart failed, from the effect to the transition.
     failure: Option<String>,
+    /// Whether we were told to stop by the predecessor, and not yet by a
+    /// signal of our own.
+    stop_forwarded: bool,
     /// Events that came of effects.
     pending: VecDeque<Event>,
     options: Options,
@@ -237,8 +237,13 @@ impl Running {
     /// Where all events come from. What ends the process comes first, so that
     /// a flood of anything else cannot keep it from being heard.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let Poll::Ready(()) = self.stops.poll(cx) {
-            return Poll::Ready(Event::Stop);
+        while let Poll::Ready(()) = self.stops.poll(cx) {
+            // A supervisor that stops a whole group of processes reaches us
+            // twice, once through our predecessor. That is one stop, not the
+            // second one that cuts.
+            if !std::mem::take(&mut self.stop_forwarded) {
+                return Poll::Ready(Event::Stop);
+            }
         }
         if let Some(event) = self.pending.pop_front() {
             return Poll::Ready(event);
@@ -300,7 +305,12 @@ impl Running {
             }
             match request {
                 Request::Reload => return Some(Event::Reload),
-                Request::Stop => return Some(Event::Stop),
+                Request::Stop => {
+                    if self.state.phase() != Phase::Draining {
+                        self.stop_forwarded = true;
+                        return Some(Event::Stop);
+                    }
+                }
                 // A predecessor that exits after it said so says nothing new.
                 Request::Proven | Request::Gone => {
                     if self.state.is_unproven() {
@@ -325,9 +335,9 @@ impl Running {
             Effect::SendServe => {
                 let sent = self.successor.as_ref().map(|successor| {
                     log::info!(
-                        "{successor} takes over {:.1?} after its start; draining {} connections",
+                        "{successor} takes over {:.1?} after its start; draining {}",
                         successor.age(),
-                        self.roster.len()
+                        self.roster.census()
                     );
                     successor.send_serve()
                 });
@@ -387,7 +397,8 @@ impl Running {
             Effect::Exit => log::info!(
                 "generation {} exits {:.1?} after it stopped accepting",
                 self.number,
-                self.drain_begun.map_or(Duration::ZERO, |begun| begun.elapsed())
+                self.drain_begun
+                    .map_or(Duration::ZERO, |begun| begun.elapsed())
             ),
         }
     }

@@ -1,0 +1,570 @@
+//! Request heads: where one ends, whether it is valid, and what it means.
+//!
+//! Bytes come in any pieces. [`Scan`] looks at each byte once, finds the end
+//! of the head, and refuses early what can no longer become a valid one;
+//! [`Scan::parse`] then turns the whole head into a [`Head`]. Both are as
+//! strict as RFC 9112 allows a server to be, because whatever two readers of
+//! the same bytes understand differently can be used against one of them.
+//!
+//! This file knows no sockets.
+
+use std::net::Ipv6Addr;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http_types::headers::HOST;
+use http_types::{Method, StatusCode, Url, Version};
+
+use crate::limits::Limits;
+use crate::request::RawHeaders;
+
+/// A valid request head.
+#[derive(Debug)]
+pub(super) struct Head {
+    /// The request without its body.
+    pub(super) request: http_types::Request,
+    pub(super) target: Arc<str>,
+    pub(super) raw: RawHeaders,
+    pub(super) version: Protocol,
+    pub(super) framing: Framing,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) expects_continue: bool,
+    /// The client does not object to another request on the connection.
+    pub(super) persistent: bool,
+    /// The client offers to change the protocol.
+    pub(super) offers_upgrade: bool,
+}
+
+/// The versions of HTTP that are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http10,
+    Http11,
+}
+
+/// Where a request body ends (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Empty,
+    /// After so many bytes, at least one.
+    Fixed(u64),
+    Chunked,
+}
+
+/// Why a request is not served, and the status that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// For the client and for the log.
+    pub(super) reason: &'static str,
+}
+
+impl Refusal {
+    pub(super) const fn new(status: StatusCode, reason: &'static str) -> Self {
+        Refusal { status, reason }
+    }
+
+    const fn bad(reason: &'static str) -> Self {
+        Refusal::new(StatusCode::BadRequest, reason)
+    }
+}
+
+/// How far a head has been looked at.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    /// So many bytes have been looked at.
+    position: usize,
+    /// Where the present line begins.
+    line_start: usize,
+    /// How many whole lines there are.
+    lines: usize,
+    request_line: Option<RequestLine>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct RequestLine {
+    method: Method,
+    target: Range<usize>,
+    version: Protocol,
+    /// The length of the line with its end.
+    length: usize,
+}
+
+impl Scan {
+    /// Looks at what has come; `bytes` begin where the head begins and grow
+    /// from call to call.
+    ///
+    /// Returns the length of the head once it is whole.
+    pub(super) fn advance(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<usize>, Refusal> {
+        const URI_TOO_LONG: Refusal =
+            Refusal::new(StatusCode::UriTooLong, "the request line is too long");
+        const HEAD_TOO_LARGE: Refusal = Refusal::new(
+            StatusCode::RequestHeaderFieldsTooLarge,
+            "the request head is too large",
+        );
+        // A client that speaks TLS or another protocol may wait for an answer
+        // before it sends a line end.
+        if bytes.first().is_some_and(|&first| !is_tchar(first)) {
+            return Err(Refusal::bad("this is not an HTTP request"));
+        }
+        while let Some(offset) = memchr::memchr(b'\n', &bytes[self.position..]) {
+            let newline = self.position + offset;
+            let line = match bytes[self.line_start..newline].split_last() {
+                Some((b'\r', line)) => line,
+                // RFC 9112 section 2.2 lets a recipient take a bare LF for a
+                // line end; those that do and those that do not disagree about
+                // where the head ends.
+                _ => return Err(Refusal::bad("a line does not end in CR LF")),
+            };
+            if newline >= limits.max_head_bytes {
+                return Err(match self.lines {
+                    0 => URI_TOO_LONG,
+                    _ => HEAD_TOO_LARGE,
+                });
+            }
+            if self.lines == 0 {
+                if newline >= limits.max_request_line_bytes {
+                    return Err(URI_TOO_LONG);
+                }
+                self.request_line = Some(parse_request_line(line)?);
+            } else if line.is_empty() {
+                return Ok(Some(newline + 1));
+            } else if self.lines > limits.max_headers {
+                return Err(Refusal::new(
+                    StatusCode::RequestHeaderFieldsTooLarge,
+                    "there are too many header fields",
+                ));
+            }
+            self.lines += 1;
+            self.line_start = newline + 1;
+            self.position = newline + 1;
+        }
+        self.position = bytes.len();
+        if self.lines == 0
+            && bytes.len() >= limits.max_request_line_bytes.min(limits.max_head_bytes)
+        {
+            return Err(URI_TOO_LONG);
+        }
+        if bytes.len() >= limits.max_head_bytes {
+            return Err(HEAD_TOO_LARGE);
+        }
+        Ok(None)
+    }
+
+    /// The method, if the head has got that far.
+    pub(super) fn method(&self) -> Option<Method> {
+        self.request_line.as_ref().map(|line| line.method)
+    }
+
+    /// Gives a whole head its meaning; `bytes` are the head and nothing else.
+    pub(super) fn parse(&self, bytes: &[u8], limits: &Limits) -> Result<Head, Refusal> {
+        let Some(line) = &self.request_line else {
+            return Err(Refusal::bad("there is no request line"));
+        };
+        // Enough for most without the heap.
+        let mut few = [httparse::EMPTY_HEADER; 24];
+        let mut many;
+        let headers = if self.lines <= few.len() {
+            &mut few[..]
+        } else {
+            many = vec![httparse::EMPTY_HEADER; self.lines];
+            &mut many[..]
+        };
+        let headers = match httparse::parse_headers(&bytes[line.length..], headers) {
+            Ok(httparse::Status::Complete((_, headers))) => headers,
+            Ok(httparse::Status::Partial) => {
+                return Err(Refusal::bad("the request head is cut short"));
+            }
+            Err(httparse::Error::HeaderName) => {
+                return Err(Refusal::bad("a field name is malformed"));
+            }
+            Err(_) => return Err(Refusal::bad("a field value is malformed")),
+        };
+        let target = std::str::from_utf8(&bytes[line.target.clone()])
+            .map_err(|_| Refusal::bad("the request target is not UTF-8"))?;
+        let fields = Fields::gather(headers, line.version)?;
+        let framing = fields.framing(line.version, limits)?;
+        let (url, authority) = locate(line.method, target, fields.host.unwrap_or_default())?;
+
+        let mut request = http_types::Request::new(line.method, url);
+        request.set_version(Some(match line.version {
+            Protocol::Http10 => Version::Http1_0,
+            Protocol::Http11 => Version::Http1_1,
+        }));
+        let mut raw = RawHeaders::new();
+        for header in headers {
+            match std::str::from_utf8(header.value) {
+                Ok(value) if value.is_ascii() => request.append_header(header.name, value),
+                _ => {
+                    request.append_header(header.name, &*percent_encode(header.value));
+                    let name = header.name.to_ascii_lowercase();
+                    if !raw.iter().any(|(known, _)| **known == *name) {
+                        raw.extend(
+                            headers
+                                .iter()
+                                .filter(|other| other.name.eq_ignore_ascii_case(&name))
+                                .map(|other| (name.as_str().into(), other.value.into())),
+                        );
+                    }
+                }
+            }
+        }
+        if let Some(authority) = authority {
+            // RFC 9112 section 3.2.2: the authority of an absolute-form target
+            // takes the place of whatever Host says.
+            request.insert_header(&HOST, authority);
+        }
+        Ok(Head {
+            request,
+            target: target.into(),
+            raw,
+            version: line.version,
+            framing,
+            expects_continue: fields.expects_continue,
+            persistent: !fields.close && (line.version == Protocol::Http11 || fields.keep_alive),
+            offers_upgrade: fields.upgrade
+                && fields.connection_upgrade
+                && line.version == Protocol::Http11,
+        })
+    }
+}
+
+/// The fields that decide how the message is read.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a str>,
+    content_length: Option<u64>,
+    /// Codings, in order.
+    transfer_encoding: Option<Coding>,
+    expects_continue: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    connection_upgrade: bool,
+}
+
+/// What the Transfer-Encoding fields have named so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    Repeated,
+    Unknown,
+}
+
+impl<'a> Fields<'a> {
+    fn gather(headers: &[httparse::Header<'a>], version: Protocol) -> Result<Self, Refusal> {
+        let mut fields = Fields::default();
+        for header in headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            // Most fields are none of these; the length tells without looking.
+            match header.name.len() {
+                4 if is("host") => {
+                    if fields.host.is_some() {
+                        return Err(Refusal::bad("there are several Host fields"));
+                    }
+                    fields.host = Some(authority(header.value, Empty::Allowed)?);
+                }
+                6 if is("expect") => match header.value.eq_ignore_ascii_case(b"100-continue") {
+                    // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot have
+                    // meant it.
+                    true => fields.expects_continue = version == Protocol::Http11,
+                    false => {
+                        return Err(Refusal::new(
+                            StatusCode::ExpectationFailed,
+                            "only 100-continue can be expected",
+                        ));
+                    }
+                },
+                7 if is("upgrade") => fields.upgrade = true,
+                10 if is("connection") => {
+                    for option in list(header.value) {
+                        fields.close |= option.eq_ignore_ascii_case(b"close");
+                        fields.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                        fields.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                    }
+                }
+                14 if is("content-length") => {
+                    if fields.content_length.is_some() {
+                        return Err(Refusal::bad("there are several Content-Length fields"));
+                    }
+                    fields.content_length = Some(
+                        parse_content_length(header.value)
+                            .ok_or(Refusal::bad("Content-Length is malformed"))?,
+                    );
+                }
+                17 if is("transfer-encoding") => {
+                    let mut named = false;
+                    for coding in list(header.value) {
+                        named = true;
+                        fields.transfer_encoding = Some(fields.coding(coding)?);
+                    }
+                    if !named {
+                        return Err(Refusal::bad("Transfer-Encoding is empty"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if fields.host.is_none() && version == Protocol::Http11 {
+            return Err(Refusal::bad("the Host field is missing"));
+        }
+        Ok(fields)
+    }
+
+    fn coding(&self, coding: &[u8]) -> Result<Coding, Refusal> {
+        let name = coding
+            .split(|&byte| byte == b';')
+            .next()
+            .unwrap_or_default()
+            .trim_ascii_end();
+        if name.is_empty() || !name.iter().copied().all(is_tchar) {
+            return Err(Refusal::bad("Transfer-Encoding is malformed"));
+        }
+        Ok(match self.transfer_encoding {
+            None if coding.eq_ignore_ascii_case(b"chunked") => Coding::Chunked,
+            Some(Coding::Chunked | Coding::Repeated) if name.eq_ignore_ascii_case(b"chunked") => {
+                Coding::Repeated
+            }
+            None | Some(Coding::Chunked | Coding::Repeated | Coding::Unknown) => Coding::Unknown,
+        })
+    }
+
+    fn framing(&self, version: Protocol, limits: &Limits) -> Result<Framing, Refusal> {
+        match (self.transfer_encoding, self.content_length) {
+            (None, None | Some(0)) => Ok(Framing::Empty),
+            (None, Some(length)) if length > limits.max_body_bytes => Err(Refusal::new(
+                StatusCode::PayloadTooLarge,
+                "the request body is too large",
+            )),
+            (None, Some(length)) => Ok(Framing::Fixed(length)),
+            // RFC 9112 section 6.1: this ought to be handled as an error.
+            (Some(_), Some(_)) => Err(Refusal::bad(
+                "there are both Content-Length and Transfer-Encoding",
+            )),
+            (Some(_), None) if version == Protocol::Http10 => {
+                Err(Refusal::bad("HTTP/1.0 has no Transfer-Encoding"))
+            }
+            (Some(Coding::Chunked), None) => Ok(Framing::Chunked),
+            (Some(Coding::Repeated), None) => Err(Refusal::bad("chunked is applied twice")),
+            (Some(Coding::Unknown), None) => Err(Refusal::new(
+                StatusCode::NotImplemented,
+                "the only transfer coding is chunked",
+            )),
+        }
+    }
+}
+
+/// Takes a request line apart (RFC 9112 section 3); `line` is without its end.
+fn parse_request_line(line: &[u8]) -> Result<RequestLine, Refusal> {
+    let mut parts = line.splitn(3, |&byte| byte == b' ');
+    let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::bad("the request line is malformed"));
+    };
+    if method.is_empty() || !method.iter().copied().all(is_tchar) {
+        return Err(Refusal::bad("the method is malformed"));
+    }
+    let version = match version {
+        b"HTTP/1.1" => Protocol::Http11,
+        b"HTTP/1.0" => Protocol::Http10,
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            return Err(Refusal::new(
+                StatusCode::HttpVersionNotSupported,
+                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            ));
+        }
+        _ => return Err(Refusal::bad("the protocol version is malformed")),
+    };
+    // Bytes beyond ASCII are no part of a URI, but clients send UTF-8 there,
+    // and other servers take it; that it is UTF-8 is checked later. A fragment
+    // is never sent.
+    if target.is_empty()
+        || target
+            .iter()
+            .any(|byte| matches!(byte, 0..=b' ' | b'#' | 0x7f))
+    {
+        return Err(Refusal::bad("the request target is malformed"));
+    }
+    Ok(RequestLine {
+        method: parse_method(method).ok_or(Refusal::new(
+            StatusCode::NotImplemented,
+            "the method is unknown",
+        ))?,
+        target: method.len() + 1..method.len() + 1 + target.len(),
+        version,
+        length: line.len() + 2,
+    })
+}
+
+/// Methods are case-sensitive (RFC 9110 section 9.1).
+fn parse_method(method: &[u8]) -> Option<Method> {
+    match method {
+        b"GET" => Some(Method::Get),
+        b"HEAD" => Some(Method::Head),
+        b"POST" => Some(Method::Post),
+        // The first word of HTTP/2, not a method.
+        b"PRI" => None,
+        // Parsed by http-types it could be in lower case.
+        _ if method.iter().any(u8::is_ascii_lowercase) => None,
+        _ => Method::from_str(std::str::from_utf8(method).ok()?).ok(),
+    }
+}
+
+/// Finds what the request is about (RFC 9112 section 3.3): its URL, and its
+/// authority where that does not come from the Host field.
+///
+/// `host` and the authority of `target` are checked to hold nothing but an
+/// authority, so that the URL, although parsed as a whole, has its parts where
+/// they were put.
+fn locate<'a>(
+    method: Method,
+    target: &'a str,
+    host: &'a str,
+) -> Result<(Url, Option<&'a str>), Refusal> {
+    let (scheme, own_authority, path) = if method == Method::Connect {
+        let authority = authority(target.as_bytes(), Empty::Refused)?;
+        let port = authority.rsplit_once(':').map_or("", |(_, port)| port);
+        if port.is_empty() || port.ends_with(']') {
+            return Err(Refusal::bad("the target of CONNECT has no port"));
+        }
+        ("http", Some(authority), "/")
+    } else if target.starts_with('/') {
+        ("http", None, target)
+    } else if target == "*" {
+        if method != Method::Options {
+            return Err(Refusal::bad("only OPTIONS can be asked of *"));
+        }
+        ("http", None, "/")
+    } else {
+        let (scheme, rest) = target
+            .split_once("://")
+            .ok_or(Refusal::bad("the request target is malformed"))?;
+        let scheme = ["http", "https"]
+            .into_iter()
+            .find(|known| scheme.eq_ignore_ascii_case(known))
+            .ok_or(Refusal::bad("the request target has an unknown scheme"))?;
+        let end = rest.find(['/', '?']).unwrap_or(rest.len());
+        let authority = authority(&rest.as_bytes()[..end], Empty::Refused)?;
+        (scheme, Some(authority), &rest[end..])
+    };
+    let authority = match own_authority.unwrap_or(host) {
+        "" => "localhost",
+        authority => authority,
+    };
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    // URL parsers take a backslash for a slash, which HTTP does not.
+    let url = match path.contains('\\') {
+        false => format!("{scheme}://{authority}{slash}{path}"),
+        true => format!("{scheme}://{authority}{slash}{}", path.replace('\\', "%5C")),
+    };
+    let url = Url::parse(&url).map_err(|_| Refusal::bad("the host is malformed"))?;
+    Ok((url, own_authority))
+}
+
+/// Whether an authority may be empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Empty {
+    Allowed,
+    Refused,
+}
+
+/// Checks `host [":" port]` (RFC 9110 section 7.2, RFC 3986 section 3.2).
+fn authority(bytes: &[u8], empty: Empty) -> Result<&str, Refusal> {
+    const MALFORMED: Refusal = Refusal::bad("the host is malformed");
+    let authority = std::str::from_utf8(bytes).map_err(|_| MALFORMED)?;
+    if authority.is_empty() && empty == Empty::Allowed {
+        return Ok(authority);
+    }
+    let (host_is_valid, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, rest) = rest.split_once(']').ok_or(MALFORMED)?;
+            (Ipv6Addr::from_str(address).is_ok(), rest)
+        }
+        None => {
+            let (host, port) = authority.split_at(authority.find(':').unwrap_or(authority.len()));
+            (is_registered_name(host.as_bytes()), port)
+        }
+    };
+    let port_is_valid = match port.strip_prefix(':') {
+        Some("") => true,
+        Some(digits) => {
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && u16::from_str(digits).is_ok()
+        }
+        None => port.is_empty(),
+    };
+    match host_is_valid && port_is_valid {
+        true => Ok(authority),
+        false => Err(MALFORMED),
+    }
+}
+
+/// RFC 3986 section 3.2.2, `reg-name`, but not empty.
+fn is_registered_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((&first, after)) = rest.split_first() {
+        rest = match first {
+            b'%' => match after {
+                [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    after
+                }
+                _ => return false,
+            },
+            b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+'
+            | b',' | b';' | b'=' => after,
+            _ if first.is_ascii_alphanumeric() => after,
+            _ => return false,
+        };
+    }
+    !name.is_empty()
+}
+
+/// One or more digits, and nothing else (RFC 9110 section 8.6).
+fn parse_content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// The members of a comma-separated list that are not empty (RFC 9110 section
+/// 5.6.1).
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty())
+}
+
+/// Writes bytes beyond ASCII as `%XX`.
+fn percent_encode(value: &[u8]) -> String {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
+    let mut encoded = String::with_capacity(value.len() * 3);
+    for &byte in value {
+        if byte.is_ascii() {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.push(DIGITS[usize::from(byte >> 4)]);
+            encoded.push(DIGITS[usize::from(byte & 15)]);
+        }
+    }
+    encoded
+}
+
+/// RFC 9110 section 5.6.2: what tokens, such as methods and field names, are
+/// made of.
+pub(super) const fn is_tchar(byte: u8) -> bool {
+    matches!(byte,
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9'
+        | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
+        | b'`' | b'|' | b'~')
+}

@@ -1,0 +1,162 @@
+//! What all connections of a server share.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http_types::Response;
+use http_types::headers::HeaderValue;
+
+use crate::limits::Limits;
+use crate::request::Request;
+use crate::status::Status;
+
+/// How large a pooled buffer is.
+const POOLED_BYTES: usize = 8 * 1024;
+
+/// How many buffers the pool keeps.
+const POOLED_BUFFERS: usize = 64;
+
+/// Answers requests.
+///
+/// Implemented for every `Fn(Request) -> impl Future<Output =
+/// http_types::Result<Response>>`. Neither the handler nor its future need be
+/// `Send`: a server runs on one thread.
+///
+/// # Errors
+///
+/// An error becomes a response with the error's status where that is one of
+/// the classes 4xx and 5xx, else with `500 Internal Server Error`. Its text
+/// goes to the log, not to the client. A panic becomes a `500`, too.
+pub trait Handler: 'static {
+    /// Answers one request.
+    fn call(&self, request: Request) -> impl Future<Output = http_types::Result<Response>>;
+}
+
+impl<F, Fut> Handler for F
+where
+    F: Fn(Request) -> Fut + 'static,
+    Fut: Future<Output = http_types::Result<Response>> + 'static,
+{
+    fn call(&self, request: Request) -> impl Future<Output = http_types::Result<Response>> {
+        self(request)
+    }
+}
+
+/// The handler, its limits, and what connections lend each other.
+pub(crate) struct Protocol<H> {
+    pub(super) handler: H,
+    pub(super) limits: Limits,
+    pub(super) status: Status,
+    /// Memory that no connection needs at the moment.
+    pool: RefCell<Vec<Vec<u8>>>,
+    date: Date,
+}
+
+impl<H: Handler> Protocol<H> {
+    pub(crate) fn new(handler: H, limits: Limits, status: Status) -> Self {
+        Protocol {
+            handler,
+            limits,
+            status,
+            pool: RefCell::default(),
+            date: Date::default(),
+        }
+    }
+}
+
+impl<H> Protocol<H> {
+    pub(super) fn take_memory(&self) -> Vec<u8> {
+        let pooled = self.pool.borrow_mut().pop();
+        pooled.unwrap_or_else(|| vec![0; POOLED_BYTES])
+    }
+
+    pub(super) fn give_back(&self, memory: Vec<u8>) {
+        let mut pool = self.pool.borrow_mut();
+        if memory.len() == POOLED_BYTES && pool.len() < POOLED_BUFFERS {
+            pool.push(memory);
+        }
+    }
+
+    /// The value of the Date field at this moment.
+    pub(super) fn date(&self) -> Option<HeaderValue> {
+        self.date.at(SystemTime::now())
+    }
+}
+
+/// The Date field, formatted once a second.
+#[derive(Default)]
+struct Date {
+    second: Cell<u64>,
+    value: RefCell<Option<HeaderValue>>,
+}
+
+impl Date {
+    fn at(&self, time: SystemTime) -> Option<HeaderValue> {
+        let second = time
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO)
+            .as_secs();
+        let mut value = self.value.borrow_mut();
+        if value.is_none() || self.second.replace(second) != second {
+            self.second.set(second);
+            *value = HeaderValue::from_bytes(imf_fixdate(second).into_bytes()).ok();
+        }
+        value.clone()
+    }
+}
+
+/// RFC 9110 section 5.6.7, as in `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn imf_fixdate(seconds_since_epoch: u64) -> String {
+    const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] = [
+        "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb",
+    ];
+    let (days, second) = (seconds_since_epoch / 86_400, seconds_since_epoch % 86_400);
+    let weekday = WEEKDAYS[(days % 7) as usize];
+    // Years that begin in March have their leap day at the end, and months
+    // then follow a line of slope 153/5. 719,468 days lie between 1 March of
+    // the year 0 and the epoch.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let year = era * 400 + year + u64::from(month >= 10);
+    format!(
+        "{weekday}, {day:02} {month} {year:04} {:02}:{:02}:{:02} GMT",
+        second / 3600,
+        second / 60 % 60,
+        second % 60,
+        month = MONTHS[month as usize % 12],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_in_the_form_of_rfc_9110() {
+        for (seconds, date) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
+            (951_827_696, "Tue, 29 Feb 2000 12:34:56 GMT"),
+            (1_709_251_199, "Thu, 29 Feb 2024 23:59:59 GMT"),
+            (1_709_251_200, "Fri, 01 Mar 2024 00:00:00 GMT"),
+            (4_102_444_799, "Thu, 31 Dec 2099 23:59:59 GMT"),
+            (4_107_542_400, "Mon, 01 Mar 2100 00:00:00 GMT"),
+        ] {
+            assert_eq!(imf_fixdate(seconds), date);
+        }
+    }
+
+    #[test]
+    fn a_date_is_formatted_anew_when_the_second_has_changed() {
+        let date = Date::default();
+        let first = date.at(UNIX_EPOCH + Duration::from_millis(1999));
+        assert_eq!(first, date.at(UNIX_EPOCH + Duration::from_millis(1001)));
+        assert_ne!(first, date.at(UNIX_EPOCH + Duration::from_millis(2000)));
+    }
+}

@@ -1,0 +1,127 @@
+//! Connections that speak another protocol from now on.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_io::Async;
+use rustix::io::Errno;
+use rustix::net::{self, SendFlags};
+use smol::io::{AsyncRead, AsyncWrite};
+
+use super::buffer::Buffer;
+use super::wire::{Wire, half_close, poll_receive};
+
+/// The stream that a handler gets in place of the connection.
+///
+/// Bytes that had been read ahead come first. When it is dropped the socket
+/// goes back to the connection, which closes it politely.
+pub(super) struct UpgradedStream {
+    /// `None` only while being dropped.
+    socket: Option<Async<OwnedFd>>,
+    input: Buffer,
+    dry: bool,
+    end: Arc<Mutex<End>>,
+}
+
+/// How the connection hears that the stream was dropped.
+#[derive(Default)]
+pub(super) struct End {
+    socket: Option<Async<OwnedFd>>,
+    over: bool,
+    connection: Option<Waker>,
+}
+
+impl UpgradedStream {
+    pub(super) fn new(wire: Wire) -> (Self, Arc<Mutex<End>>) {
+        let end = Arc::new(Mutex::new(End::default()));
+        let stream = UpgradedStream {
+            socket: Some(wire.socket),
+            input: wire.input,
+            dry: false,
+            end: Arc::clone(&end),
+        };
+        (stream, end)
+    }
+
+    fn socket(&self) -> io::Result<&Async<OwnedFd>> {
+        self.socket
+            .as_ref()
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// Waits until the stream has been dropped.
+pub(super) fn poll_end(end: &Mutex<End>, cx: &Context<'_>) -> Poll<Option<Async<OwnedFd>>> {
+    let mut end = end.lock().unwrap_or_else(PoisonError::into_inner);
+    if end.over {
+        return Poll::Ready(end.socket.take());
+    }
+    end.connection = Some(cx.waker().clone());
+    Poll::Pending
+}
+
+impl Drop for UpgradedStream {
+    fn drop(&mut self) {
+        let connection = {
+            let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            end.socket = self.socket.take();
+            end.over = true;
+            end.connection.take()
+        };
+        if let Some(connection) = connection {
+            connection.wake();
+        }
+    }
+}
+
+impl AsyncRead for UpgradedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if into.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        if !this.input.is_empty() {
+            let count = into.len().min(this.input.len());
+            into[..count].copy_from_slice(&this.input.bytes()[..count]);
+            this.input.consume(count);
+            return Poll::Ready(Ok(count));
+        }
+        let Some(socket) = &this.socket else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        poll_receive(socket, into, &mut this.dry, cx)
+    }
+}
+
+impl AsyncWrite for UpgradedStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let socket = self.socket()?;
+        loop {
+            match net::send(socket.get_ref(), bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => return Poll::Ready(Ok(sent)),
+                Err(Errno::AGAIN) => std::task::ready!(socket.poll_writable(cx))?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(half_close(self.socket()?))
+    }
+}

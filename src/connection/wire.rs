@@ -1,0 +1,126 @@
+//! The socket, and the bytes read from it that nobody has used yet.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+
+use async_io::Async;
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendFlags};
+
+use super::buffer::Buffer;
+
+/// How much memory a read has at least.
+pub(super) const READ_BYTES: usize = 4096;
+
+/// A socket and its read buffer, together for as long as a conversation
+/// lasts: bytes read ahead belong to whoever owns the socket.
+pub(super) struct Wire {
+    pub(super) socket: Async<OwnedFd>,
+    pub(super) input: Buffer,
+    /// The last read left nothing behind, so that a next one would be in vain
+    /// until the reactor says otherwise.
+    dry: bool,
+    /// The peer will send no more.
+    pub(super) ended: bool,
+}
+
+impl Wire {
+    pub(super) fn new(socket: Async<OwnedFd>, input: Buffer) -> Self {
+        Wire {
+            socket,
+            input,
+            dry: false,
+            ended: false,
+        }
+    }
+
+    /// Reads into the input buffer; 0 is the end of the stream.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.input.reserve(READ_BYTES);
+        let room = self.input.room();
+        let received = std::task::ready!(poll_receive(&self.socket, room, &mut self.dry, cx))?;
+        self.input.commit(received);
+        self.ended |= received == 0;
+        Poll::Ready(Ok(received))
+    }
+
+    /// Reads past the input buffer, which must be empty; 0 is the end of the
+    /// stream.
+    pub(super) fn poll_bypass(
+        &mut self,
+        into: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let received = std::task::ready!(poll_receive(&self.socket, into, &mut self.dry, cx))?;
+        self.ended |= received == 0;
+        Poll::Ready(Ok(received))
+    }
+}
+
+/// Reads what there is into `into`, which is not empty; 0 is the end.
+pub(super) fn poll_receive(
+    socket: &Async<OwnedFd>,
+    into: &mut [u8],
+    dry: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        if *dry {
+            std::task::ready!(socket.poll_readable(cx))?;
+            *dry = false;
+        }
+        match receive(socket, into)? {
+            Some(received) => {
+                *dry = 0 < received && received < into.len();
+                return Poll::Ready(Ok(received));
+            }
+            None => *dry = true,
+        }
+    }
+}
+
+/// Reads what there is; `None`: nothing yet.
+fn receive(socket: &Async<OwnedFd>, into: &mut [u8]) -> io::Result<Option<usize>> {
+    loop {
+        return match net::recv(socket.get_ref(), &mut *into, RecvFlags::empty()) {
+            Ok((received, _)) => Ok(Some(received)),
+            Err(Errno::AGAIN) => Ok(None),
+            Err(Errno::INTR) => continue,
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Whether there is something to read, without reading it; the end of the
+/// stream or an error is nothing.
+pub(super) fn has_bytes(socket: &Async<OwnedFd>) -> bool {
+    let mut byte = [0; 1];
+    matches!(
+        net::recv(socket.get_ref(), &mut byte[..], RecvFlags::PEEK),
+        Ok((1.., _))
+    )
+}
+
+/// Sends all of `output`. What has been sent is taken off, so that a caller
+/// sees progress even while the result is pending.
+pub(super) fn poll_send(
+    socket: &Async<OwnedFd>,
+    output: &mut Buffer,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !output.is_empty() {
+        match net::send(socket.get_ref(), output.bytes(), SendFlags::NOSIGNAL) {
+            Ok(sent) => output.consume(sent),
+            Err(Errno::AGAIN) => std::task::ready!(socket.poll_writable(cx))?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Poll::Ready(Err(error.into())),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Tells the peer that nothing more will come.
+pub(super) fn half_close(socket: &Async<OwnedFd>) -> io::Result<()> {
+    Ok(net::shutdown(socket.get_ref(), net::Shutdown::Write)?)
+}
