@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{RecvFlags, recv};
 
 use super::PATIENCE;
 
@@ -308,6 +310,17 @@ impl Client {
             0 if self.buffer.is_empty() => Ok(()),
             _ => Err(malformed("end", &String::from_utf8_lossy(&self.buffer))),
         }
+    }
+
+    /// Whether nothing has come that was not read yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        let mut byte = [0; 1];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match &self.stream {
+            Stream::Tcp(stream) => recv(stream, &mut byte[..], peek),
+            Stream::Unix(stream) => recv(stream, &mut byte[..], peek),
+        };
+        self.buffer.is_empty() && matches!(peeked, Err(Errno::AGAIN))
     }
 
     /// Waits until the connection is gone, politely or not.
