@@ -882,7 +882,7 @@ fn the_future_of_an_idle_connection_is_small() {
         world.roster.admit(Peer::Unix),
         Rc::clone(&world.protocol),
     );
-    assert!(size_of_val(&future) <= 256, "{}", size_of_val(&future));
+    assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
 }
 
 #[test]
