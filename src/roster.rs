@@ -79,6 +79,12 @@ pub(crate) struct Census {
     pub(crate) busy: usize,
 }
 
+impl fmt::Display for Census {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} busy and {} idle connections", self.busy, self.idle)
+    }
+}
+
 /// A connection that holds up the end of a drain.
 #[derive(Clone, Debug)]
 pub(crate) struct Straggler {

@@ -4,44 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-/// What the process is doing, seen from outside.
-///
-/// The state machine behind it has more states than these four; see the
-/// module documentation of the lifecycle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Phase {
-    /// The process accepts connections.
-    Serving,
-    /// A successor is starting; the process accepts connections.
-    Forking,
-    /// The successor has claimed the listeners and is getting ready; the
-    /// process accepts connections.
-    Handoff,
-    /// The process no longer accepts connections and finishes what is in
-    /// flight.
-    Draining,
-}
-
-impl Phase {
-    const ALL: [Phase; 4] = [
-        Phase::Serving,
-        Phase::Forking,
-        Phase::Handoff,
-        Phase::Draining,
-    ];
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::Serving => "serving",
-            Phase::Forking => "forking",
-            Phase::Handoff => "handoff",
-            Phase::Draining => "draining",
-        })
-    }
-}
+use crate::lifecycle::Phase;
 
 /// A cheap handle that tells the phase and the generation of this process.
 ///

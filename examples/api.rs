@@ -1,0 +1,394 @@
+//! A small service with a configuration file, the way one is deployed.
+//!
+//! # How to try it
+//!
+//! ```text
+//! $ cat > /tmp/api.toml
+//! listen = ["127.0.0.1:8000", "unix:/tmp/api.sock"]
+//! greeting = "Hello"
+//! pid_file = "/tmp/api.pid"
+//! $ cargo run --release --example api -- --config /tmp/api.toml
+//! $ curl -i http://127.0.0.1:8000/                 # in another terminal
+//! $ sed -i s/Hello/Goodbye/ /tmp/api.toml
+//! $ kill -HUP $(cat /tmp/api.pid)                  # the next answer says Goodbye
+//! $ kill -TERM $(cat /tmp/api.pid)                 # finishes what is in flight and exits
+//! ```
+//!
+//! # The configuration
+//!
+//! It is read anew in every generation. A generation that cannot read it says
+//! why on standard error and exits with status 1; if it was to be a successor,
+//! its predecessor goes on serving.
+//!
+//! | key | what it means | default |
+//! |---|---|---|
+//! | `listen` | addresses, `"host:port"` or `"unix:/path"`, at least one | |
+//! | `greeting` | what `GET /` answers | `"Hello, world!"` |
+//! | `ready_timeout_ms` | how long a successor may take to become ready | the library's |
+//! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |
+//! | `probation_ms` | how long a successor is watched before this process goes; 0: not at all | the library's |
+//! | `pid_file` | where to write the pid | none |
+//! | `init_ms` | pretend a start-up that takes so long | 0 |
+//! | `ballast_mb` | touch so much memory at the start | 0 |
+//! | `fault` | go wrong on purpose, see below | `"none"` |
+//!
+//! # Faults
+//!
+//! They exist to try failed restarts. `exit`, `hang` and `panic-after-ready`
+//! befall successors only: a first process that finds one of them in its file
+//! says so and serves, so that a file with a fault can be there from the
+//! beginning and every restart fails. `bad-config` fails in any process, the
+//! first included, just as a file with a mistake does.
+//!
+//! - `exit`: exits with status 3 at the start, without a word.
+//! - `hang`: never becomes ready.
+//! - `bad-config`: takes the configuration for malformed.
+//! - `panic-after-ready`: panics as soon as it serves.
+//!
+//! # Routes
+//!
+//! `GET /` is answered with the greeting, `GET /pid` with the pid, `POST /echo`
+//! with its own body, `GET /slow?ms=N` after N milliseconds, `GET /stream?n=K`
+//! with K lines, `GET /empty` with 204; `HEAD` is understood wherever `GET` is. Every
+//! response names in `x-pid` and `x-generation` the process that gave it.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use async_io::Timer;
+use heirloom::http_types::{self, Method};
+use heirloom::{Body, Generation, Phase, Request, Response, Server, StatusCode};
+use log::{error, info, warn};
+use serde::Deserialize;
+use smol::io::{AsyncBufRead, AsyncRead};
+
+fn main() -> ExitCode {
+    // The logger comes first so that nothing that happens goes unsaid.
+    if log::set_logger(&Stderr).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+    let generation = match Generation::begin() {
+        Ok(generation) => generation,
+        Err(error) => return give_up(&error),
+    };
+    let config = match Config::from_arguments() {
+        Ok(config) => config,
+        Err(reason) => {
+            // The operator looks at the log of the process that goes on.
+            generation.fail(&reason);
+            return give_up(&reason);
+        }
+    };
+    let is_first = generation.number() == 1;
+    match config.fault {
+        Fault::Exit if !is_first => return ExitCode::from(3),
+        Fault::Hang if !is_first => loop {
+            thread::park();
+        },
+        Fault::Exit | Fault::Hang | Fault::PanicAfterReady if is_first => {
+            warn!("the fault of the configuration is meant for successors: serving");
+        }
+        Fault::None | Fault::Exit | Fault::Hang | Fault::BadConfig | Fault::PanicAfterReady => {}
+    }
+    thread::sleep(Duration::from_millis(config.init_ms));
+    // Written to, not only allocated: memory that was never touched is not there.
+    let _ballast = std::hint::black_box(vec![1_u8; config.ballast_mb << 20]);
+    match serve(generation, config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => give_up(&error),
+    }
+}
+
+fn give_up(reason: &dyn Display) -> ExitCode {
+    error!("giving up: {reason}");
+    ExitCode::FAILURE
+}
+
+fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
+    let number = generation.number();
+    let panics = config.fault == Fault::PanicAfterReady && number > 1;
+    let greeting: Rc<str> = config.greeting.into();
+    let mut server = Server::new(move |request| answer(request, Rc::clone(&greeting)))
+        .generation(generation)
+        .on_transition(move |transition| {
+            let phase = transition.phase();
+            if phase != Phase::Serving {
+                info!("generation {number} is {phase}");
+                return;
+            }
+            let addresses: Vec<String> = transition
+                .listeners()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            info!("generation {number} is {phase} on {}", addresses.join(", "));
+            assert!(!panics, "the configuration asks for a panic");
+        });
+    for address in &config.listen {
+        server = server.listen(address);
+    }
+    if let Some(timeout) = config.ready_timeout_ms {
+        server = server.ready_timeout(Duration::from_millis(timeout));
+    }
+    if let Some(timeout) = config.drain_timeout_ms {
+        server = server.drain_timeout(Duration::from_millis(timeout));
+    }
+    if let Some(probation) = config.probation_ms {
+        server = server.probation(Duration::from_millis(probation));
+    }
+    if let Some(path) = config.pid_file {
+        server = server.pid_file(path);
+    }
+    server.run()
+}
+
+/// What the file named by `--config` says.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    listen: Vec<String>,
+    #[serde(default = "default_greeting")]
+    greeting: String,
+    ready_timeout_ms: Option<u64>,
+    drain_timeout_ms: Option<u64>,
+    probation_ms: Option<u64>,
+    pid_file: Option<PathBuf>,
+    #[serde(default)]
+    init_ms: u64,
+    #[serde(default)]
+    ballast_mb: usize,
+    #[serde(default)]
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Fault {
+    #[default]
+    None,
+    Exit,
+    Hang,
+    BadConfig,
+    PanicAfterReady,
+}
+
+fn default_greeting() -> String {
+    "Hello, world!".to_owned()
+}
+
+impl Config {
+    fn from_arguments() -> Result<Self, String> {
+        // Not `env::args`, which panics on a path that is not UTF-8.
+        let arguments: Vec<OsString> = env::args_os().skip(1).collect();
+        match arguments.as_slice() {
+            [flag, path] if flag == "--config" => Config::from_file(Path::new(path)),
+            _ => Err("usage: api --config FILE".to_owned()),
+        }
+    }
+
+    fn from_file(path: &Path) -> Result<Self, String> {
+        let file = path.display();
+        let text = fs::read_to_string(path).map_err(|error| format!("{file}: {error}"))?;
+        let config: Config =
+            toml::from_str(&text).map_err(|error| format!("{file}: {}", explain(&error, &text)))?;
+        if config.listen.is_empty() {
+            return Err(format!("{file}: `listen` names no address"));
+        }
+        if config.fault == Fault::BadConfig {
+            return Err(format!(
+                "{file}: `fault` asks for a malformed configuration"
+            ));
+        }
+        Ok(config)
+    }
+}
+
+/// What is wrong and in which line, in one line itself: the reason of a failed
+/// restart ends up in a log.
+fn explain(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().replace('\n', ", ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return message;
+    };
+    let number = before.matches('\n').count();
+    let line = text.lines().nth(number).unwrap_or_default().trim();
+    format!("line {}, `{line}`: {message}", number + 1)
+}
+
+async fn answer(mut request: Request, greeting: Rc<str>) -> http_types::Result<Response> {
+    // A mistake in a request is an answer too, so that it carries the headers below.
+    let mut response = match route(&mut request, &greeting).await {
+        Ok(response) => response,
+        Err(error) => {
+            let mut response = Response::new(error.status());
+            response.set_body(format!("{error}\n"));
+            response
+        }
+    };
+    response.insert_header("x-pid", process::id().to_string());
+    response.insert_header("x-generation", request.status().generation().to_string());
+    Ok(response)
+}
+
+async fn route(request: &mut Request, greeting: &str) -> http_types::Result<Response> {
+    let path = decode(request.url().path())?;
+    let allowed = match path.as_str() {
+        "/" | "/pid" | "/slow" | "/stream" | "/empty" => [Method::Get, Method::Head].as_slice(),
+        "/echo" => &[Method::Post],
+        _ => return Err(refuse(StatusCode::NotFound, "there is nothing here")),
+    };
+    if !allowed.contains(&request.method()) {
+        let mut response = Response::new(StatusCode::MethodNotAllowed);
+        let names: Vec<&str> = allowed.iter().map(AsRef::as_ref).collect();
+        response.insert_header("allow", names.join(", "));
+        return Ok(response);
+    }
+    match path.as_str() {
+        "/pid" => Ok(process::id().to_string().into()),
+        "/echo" => Ok(request.body_bytes().await?.as_slice().into()),
+        "/slow" => {
+            Timer::after(Duration::from_millis(number(request, "ms")?)).await;
+            Ok("done\n".into())
+        }
+        "/stream" => {
+            let lines = Lines::new(number(request, "n")?);
+            let mut response = Response::new(StatusCode::Ok);
+            response.set_body(Body::from_reader(lines, None));
+            response.set_content_type(http_types::mime::PLAIN);
+            Ok(response)
+        }
+        "/empty" => Ok(Response::new(StatusCode::NoContent)),
+        _ => Ok(greeting.into()),
+    }
+}
+
+fn refuse(status: StatusCode, reason: &'static str) -> http_types::Error {
+    http_types::Error::from_str(status, reason)
+}
+
+/// The value of a parameter of the query that must be there and be a number.
+fn number(request: &Request, name: &str) -> http_types::Result<u64> {
+    for parameter in request.url().query().unwrap_or_default().split('&') {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if decode(key)? == name {
+            let wrong = |_| refuse(StatusCode::BadRequest, "the parameter is not a number");
+            return decode(value)?.parse().map_err(wrong);
+        }
+    }
+    Err(refuse(
+        StatusCode::BadRequest,
+        "the query lacks a parameter",
+    ))
+}
+
+/// Undoes the percent-encoding of a path or of one part of a query.
+fn decode(text: &str) -> http_types::Result<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digit = |at: usize| {
+            after
+                .get(at)
+                .and_then(|&byte| char::from(byte).to_digit(16))
+        };
+        let (Some(high), Some(low)) = (digit(0), digit(1)) else {
+            return Err(refuse(
+                StatusCode::BadRequest,
+                "a percent sign needs two hexadecimal digits",
+            ));
+        };
+        bytes.push((high * 16 + low) as u8);
+        rest = &after[2..];
+    }
+    let wrong = |_| refuse(StatusCode::BadRequest, "the target is not UTF-8");
+    String::from_utf8(bytes).map_err(wrong)
+}
+
+/// A body of numbered lines, made while it is read: its length is unknown, and
+/// a reader that is slow holds it up.
+struct Lines {
+    made: u64,
+    wanted: u64,
+    line: Vec<u8>,
+    /// How much of `line` has been read.
+    read: usize,
+}
+
+impl Lines {
+    fn new(wanted: u64) -> Self {
+        Lines {
+            made: 0,
+            wanted,
+            line: Vec::new(),
+            read: 0,
+        }
+    }
+}
+
+impl AsyncBufRead for Lines {
+    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let lines = self.get_mut();
+        if lines.read == lines.line.len() && lines.made < lines.wanted {
+            lines.made += 1;
+            lines.line = format!("line {}\n", lines.made).into_bytes();
+            lines.read = 0;
+        }
+        Poll::Ready(Ok(&lines.line[lines.read..]))
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        self.get_mut().read += amount;
+    }
+}
+
+impl AsyncRead for Lines {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let Poll::Ready(line) = self.as_mut().poll_fill_buf(cx)? else {
+            return Poll::Pending;
+        };
+        let amount = line.len().min(buffer.len());
+        buffer[..amount].copy_from_slice(&line[..amount]);
+        self.consume(amount);
+        Poll::Ready(Ok(amount))
+    }
+}
+
+/// Writes each record as a line that begins with the pid.
+struct Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = format!(
+            "api[{}] {} {}\n",
+            process::id(),
+            record.level(),
+            record.args()
+        );
+        // One write, so that lines of two generations do not mix. A terminal
+        // that has gone away is no reason to stop serving.
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+
+    fn flush(&self) {}
+}

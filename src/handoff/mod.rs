@@ -1,0 +1,40 @@
+//! The handoff: how a predecessor passes its listeners to its successor.
+//!
+//! The two run from the same executable as a rule, but neither takes that for
+//! granted: the channel is a `SOCK_SEQPACKET` socket pair, the messages are
+//! small JSON objects, one a packet, with descriptors attached
+//! ([`message`]). The predecessor's end is [`predecessor`], the successor's is
+//! [`successor`]; the two files have the same order.
+//!
+//! | # | message | from | meaning |
+//! |---|---|---|---|
+//! | 0 | `welcome` | predecessor | queued before the successor exists: version, who we are, and the real stdin |
+//! | 1 | `get_listener` | successor | the claim: the configuration is read |
+//! | 2 | `listeners` | predecessor | all listeners, in one or more messages |
+//! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps |
+//! | 4 | `serve` | predecessor | the commit: the predecessor no longer accepts, the successor does |
+//! | 5 | `proven` | predecessor | the probation is over |
+//! | 6 | `published` | successor | its process ID is the published one |
+//! | – | `reload`, `stop` | predecessor | a signal that the predecessor got and the successor is to act on |
+//! | – | `stopping` | successor | it stops on purpose; nothing is to be taken back |
+//! | – | `failed` | successor | why it gives up before it serves |
+//!
+//! Between 4 and the successor's first accept nobody accepts; connections that
+//! arrive wait in the listeners' queues. If the predecessor dies before it
+//! sends `serve`, the successor has the listeners and serves all the same.
+//!
+//! The successor finds the channel on its standard input, because that is the
+//! one descriptor a process can be given without `unsafe`, without a
+//! descriptor number to agree on, and without a path on disk. The variable
+//! [`PREDECESSOR_VARIABLE`] tells it to look there; it believes the variable
+//! only if standard input is such a socket and was made by that very process
+//! (`SO_PEERCRED`, socket(7)), so that a grandchild that merely inherits the
+//! environment is not misled.
+
+pub(crate) mod channel;
+pub(crate) mod message;
+pub(crate) mod predecessor;
+pub(crate) mod successor;
+
+/// Names the process ID of the predecessor.
+pub(crate) const PREDECESSOR_VARIABLE: &str = "HEIRLOOM_PREDECESSOR";

@@ -1,0 +1,441 @@
+//! The predecessor's end of the handoff: its successor, as it sees it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ExitStatus, Stdio};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_io::{Async, Timer};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use smol::Task;
+use smol::future::FutureExt as _;
+
+use super::PREDECESSOR_VARIABLE;
+use super::channel::{Channel, MOST_DESCRIPTORS, Silence};
+use super::message::{FromPredecessor, FromSuccessor, VERSION};
+use crate::invocation::Invocation;
+use crate::listener::ListenerSet;
+
+/// How long a successor that hung up is given to exit, so that its exit status
+/// can be told instead of its silence.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long a killed successor is waited for. A process in an uninterruptible
+/// system call does not die at once, and must not hold us up for ever.
+const BURIAL: Duration = Duration::from_secs(5);
+
+/// A process that is to take over from this one.
+///
+/// Owns our end of the channel; dropping that is how the successor learns that
+/// we are gone. A successor that is not wanted any more is killed *before* the
+/// channel is closed ([`Successor::dismiss`]): one that has heard nothing but
+/// the end of the channel believes that we have died, and serves.
+pub(crate) struct Successor {
+    /// `None` once nothing sensible can come any more.
+    channel: Option<Channel<FromPredecessor, FromSuccessor>>,
+    process: Process,
+    /// Kept beyond the end of the process, for the log.
+    pid: Option<u32>,
+    begun: Instant,
+    step: Step,
+    /// Whether it has said that it stops on purpose.
+    stopping: bool,
+    /// What it said before it gave up.
+    last_words: Option<String>,
+    /// Set when it hung up without having exited.
+    hung_up: Option<Timer>,
+}
+
+/// What we know of the successor's process.
+enum Process {
+    /// It is being started, off the executor: `exec` can take milliseconds.
+    Starting(Task<io::Result<Running>>),
+    Running(Running),
+    /// It has been reaped, or could not be started.
+    Gone,
+}
+
+struct Running {
+    child: Child,
+    pidfd: Async<OwnedFd>,
+}
+
+/// How far the handoff has come, in what the successor says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    AwaitingClaim,
+    AwaitingReadiness,
+    Ready,
+}
+
+/// What a successor lets us know.
+#[derive(Debug)]
+pub(crate) enum Report {
+    Claimed,
+    Ready { keeps: Vec<String> },
+    Published,
+    Stopping,
+    Lost(Loss),
+}
+
+/// How a successor was lost.
+#[derive(Debug)]
+pub(crate) enum Loss {
+    NotStarted(io::Error),
+    Exited(ExitStatus),
+    HungUp,
+    Nonsense(String),
+    Version(u64),
+    OutOfOrder(&'static str),
+    TooFewDescriptors { free: u64, needed: usize },
+    Unreachable(io::Error),
+    Unwatchable(io::Error),
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Loss::NotStarted(error) => write!(f, "it could not be started: {error}"),
+            Loss::Exited(status) => write!(f, "it exited with {status}"),
+            Loss::HungUp => f.write_str("it closed the channel"),
+            Loss::Nonsense(what) => write!(f, "it spoke nonsense: {what}"),
+            Loss::Version(theirs) => write!(
+                f,
+                "it speaks version {theirs} of the handoff protocol, not version {VERSION}"
+            ),
+            Loss::OutOfOrder(message) => write!(f, "it sent `{message}` out of order"),
+            Loss::TooFewDescriptors { free, needed } => write!(
+                f,
+                "it has {free} free file descriptors and needs {needed} for the listeners"
+            ),
+            Loss::Unreachable(error) => write!(f, "it could not be sent to: {error}"),
+            Loss::Unwatchable(error) => write!(f, "it could not be waited for: {error}"),
+        }
+    }
+}
+
+impl Successor {
+    /// Starts a successor.
+    ///
+    /// Whatever goes wrong from here on is told by [`Successor::poll_report`].
+    pub(crate) fn start(invocation: &Invocation, generation: u64) -> Self {
+        let mut successor = Successor {
+            channel: None,
+            process: Process::Gone,
+            pid: None,
+            begun: Instant::now(),
+            step: Step::AwaitingClaim,
+            stopping: false,
+            last_words: None,
+            hung_up: None,
+        };
+        let started = open_channel(generation).and_then(|(channel, theirs)| {
+            let mut command = invocation.command()?;
+            command
+                .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
+                .stdin(Stdio::from(theirs));
+            successor.channel = Some(channel);
+            // Until `exec` has succeeded the calling thread stands still, so
+            // it is not the one that serves. No `pre_exec`: with it, the
+            // standard library would have to fork, which takes time in
+            // proportion to the heap.
+            Ok(smol::unblock(move || {
+                let mut child = command.spawn()?;
+                match watch(&child) {
+                    Ok(pidfd) => Ok(Running { child, pidfd }),
+                    Err(error) => {
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        Err(error)
+                    }
+                }
+            }))
+        });
+        successor.process = Process::Starting(match started {
+            Ok(task) => task,
+            // Failing here looks the same as failing there.
+            Err(error) => smol::unblock(move || Err(error)),
+        });
+        successor
+    }
+
+    /// Its process ID, once it has one.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// Whether it has said that it stops on purpose.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// How long ago it was started.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// What we wait for it to do, for the log.
+    pub(crate) fn awaited_step(&self) -> &'static str {
+        match self.step {
+            Step::AwaitingClaim if self.pid.is_none() => "starting",
+            Step::AwaitingClaim => "waiting for its claim",
+            Step::AwaitingReadiness => "waiting for its readiness",
+            Step::Ready => "serving",
+        }
+    }
+
+    /// What it said before it gave up.
+    pub(crate) fn last_words(&self) -> Option<&str> {
+        self.last_words.as_deref()
+    }
+
+    /// Answers the claim.
+    pub(crate) fn send_listeners(&self, listeners: &ListenerSet) -> io::Result<()> {
+        // Far below what a packet holds, also with long UNIX paths.
+        const BATCH: usize = 64;
+        const { assert!(BATCH <= MOST_DESCRIPTORS) };
+        let mut batches = listeners.batches(BATCH).peekable();
+        while let Some((listeners, descriptors)) = batches.next() {
+            let more = batches.peek().is_some();
+            self.send(
+                &FromPredecessor::Listeners { listeners, more },
+                &descriptors,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Tells it to accept from now on.
+    pub(crate) fn send_serve(&self) -> io::Result<()> {
+        self.send(&FromPredecessor::Serve, &[])
+    }
+
+    /// Tells it that its probation is over.
+    pub(crate) fn send_proven(&self) -> io::Result<()> {
+        self.send(&FromPredecessor::Proven, &[])
+    }
+
+    /// Tells it to reload.
+    pub(crate) fn send_reload(&self) -> io::Result<()> {
+        self.send(&FromPredecessor::Reload, &[])
+    }
+
+    /// Tells it to stop.
+    pub(crate) fn send_stop(&self) -> io::Result<()> {
+        self.send(&FromPredecessor::Stop, &[])
+    }
+
+    fn send(&self, message: &FromPredecessor, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match &self.channel {
+            Some(channel) => channel.send(message, descriptors),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Waits for the next thing it lets us know; after [`Report::Lost`] there
+    /// is none.
+    pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
+        if let Process::Starting(task) = &mut self.process {
+            // It can speak before we know that it lives; until we do, it is
+            // not listened to, so that whatever is said of it names its pid.
+            match ready!(task.poll(cx)) {
+                Ok(running) => {
+                    self.pid = Some(running.child.id());
+                    self.process = Process::Running(running);
+                }
+                Err(error) => {
+                    self.process = Process::Gone;
+                    return lost(Loss::NotStarted(error));
+                }
+            }
+        }
+        // What it has said comes before the news of its end, for it may have
+        // said why.
+        while let Some(channel) = &self.channel {
+            let Poll::Ready(received) = channel.poll_receive(cx) else {
+                break;
+            };
+            match received {
+                Ok(packet) => match self.hear(packet.message, listeners) {
+                    Some(Report::Lost(loss)) => return lost(loss),
+                    Some(report) => return Poll::Ready(report),
+                    None => {}
+                },
+                Err(Silence::Closed) => {
+                    self.channel = None;
+                    self.hung_up = Some(Timer::after(LAST_WORDS));
+                }
+                Err(Silence::Nonsense(what)) => return lost(Loss::Nonsense(what)),
+            }
+        }
+        if let Process::Running(running) = &mut self.process
+            && let Poll::Ready(exited) = running.poll_exit(cx)
+        {
+            return match exited {
+                Ok(status) => {
+                    self.process = Process::Gone;
+                    lost(Loss::Exited(status))
+                }
+                Err(error) => lost(Loss::Unwatchable(error)),
+            };
+        }
+        if let Some(hung_up) = &mut self.hung_up
+            && hung_up.poll(cx).is_ready()
+        {
+            return lost(Loss::HungUp);
+        }
+        Poll::Pending
+    }
+
+    /// Understands a message; `None` if it calls for nothing.
+    fn hear(&mut self, message: FromSuccessor, listeners: usize) -> Option<Report> {
+        let name = message.name();
+        match (message, self.step) {
+            (FromSuccessor::GetListener { version, .. }, _) if version != VERSION => {
+                Some(Report::Lost(Loss::Version(version)))
+            }
+            (
+                FromSuccessor::GetListener {
+                    free_descriptors: free,
+                    ..
+                },
+                Step::AwaitingClaim,
+            ) => {
+                self.step = Step::AwaitingReadiness;
+                // A packet whose descriptors do not fit arrives without them;
+                // better to say so here than to wonder there.
+                Some(if free < listeners as u64 {
+                    let needed = listeners;
+                    Report::Lost(Loss::TooFewDescriptors { free, needed })
+                } else {
+                    Report::Claimed
+                })
+            }
+            (FromSuccessor::Ready { listeners }, Step::AwaitingReadiness) => {
+                self.step = Step::Ready;
+                Some(Report::Ready { keeps: listeners })
+            }
+            (FromSuccessor::Published, Step::Ready) => Some(Report::Published),
+            (FromSuccessor::Stopping, Step::Ready) => {
+                self.stopping = true;
+                Some(Report::Stopping)
+            }
+            (FromSuccessor::Failed { reason }, _) => {
+                self.last_words = Some(reason);
+                None
+            }
+            (
+                FromSuccessor::GetListener { .. }
+                | FromSuccessor::Ready { .. }
+                | FromSuccessor::Published
+                | FromSuccessor::Stopping,
+                Step::AwaitingClaim | Step::AwaitingReadiness | Step::Ready,
+            ) => Some(Report::Lost(Loss::OutOfOrder(name))),
+        }
+    }
+
+    /// Leaves it alone, except for reaping it when it exits.
+    pub(crate) async fn release(self) {
+        if let Process::Running(mut running) = self.process {
+            running.exit().await;
+        }
+    }
+
+    /// Kills it if it lives, then reaps it and closes the channel.
+    ///
+    /// The returned future only waits; the signal is sent before this returns,
+    /// unless the process is still being started.
+    pub(crate) fn dismiss(self) -> impl Future<Output = ()> + use<> {
+        let Successor {
+            channel, process, ..
+        } = self;
+        if let Process::Running(running) = &process {
+            running.kill();
+        }
+        async move {
+            let burial = async {
+                let running = match process {
+                    Process::Starting(task) => task.await.ok().inspect(Running::kill),
+                    Process::Running(running) => Some(running),
+                    Process::Gone => None,
+                };
+                if let Some(mut running) = running {
+                    running.exit().await;
+                }
+            };
+            let patience = async {
+                Timer::after(BURIAL).await;
+                log::warn!("a killed successor has not exited in {BURIAL:?}");
+            };
+            burial.or(patience).await;
+            // Only now may it see the end of the channel.
+            drop(channel);
+        }
+    }
+}
+
+impl fmt::Display for Successor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "successor {pid}"),
+            None => f.write_str("the successor"),
+        }
+    }
+}
+
+impl Running {
+    fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<ExitStatus>> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Poll::Ready(Ok(status));
+            }
+            ready!(self.pidfd.poll_readable(cx))?;
+        }
+    }
+
+    async fn exit(&mut self) {
+        let _ = smol::future::poll_fn(|cx| self.poll_exit(cx)).await;
+    }
+
+    fn kill(&self) {
+        // Fails only if it has exited.
+        let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+}
+
+fn lost(loss: Loss) -> Poll<Report> {
+    Poll::Ready(Report::Lost(loss))
+}
+
+/// Opens a channel and leaves a welcome in it; the second end is the
+/// successor's.
+fn open_channel(generation: u64) -> io::Result<(Channel<FromPredecessor, FromSuccessor>, OwnedFd)> {
+    let (ours, theirs) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    let channel = Channel::new(ours)?;
+    let welcome = FromPredecessor::Welcome {
+        version: VERSION,
+        pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+        generation,
+    };
+    channel.send(&welcome, &[rustix::stdio::stdin().as_fd()])?;
+    Ok((channel, theirs))
+}
+
+/// A descriptor that becomes readable when the child exits.
+fn watch(child: &Child) -> io::Result<Async<OwnedFd>> {
+    let pid = i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::InvalidData)?;
+    // The child cannot have been reaped, so the number is still its own.
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    Async::new_nonblocking(pidfd)
+}

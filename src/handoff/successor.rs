@@ -1,0 +1,308 @@
+//! The successor's end of the handoff: its predecessor, as it sees it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_io::Timer;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::process::Resource;
+use smol::future::FutureExt as _;
+
+use super::PREDECESSOR_VARIABLE;
+use super::channel::{Channel, Silence};
+use super::message::{FromPredecessor, FromSuccessor, ListenerRecord, VERSION};
+use crate::error::{Error, Result};
+
+/// How long an answer of the predecessor is waited for. It sends one at once,
+/// so this is the deadline for one that was stopped or hangs.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The process that started this one to take over from it.
+///
+/// Owns our end of the channel; dropping that is how the predecessor learns
+/// that we are gone.
+pub(crate) struct Predecessor {
+    /// `None` once the predecessor is gone.
+    channel: Option<Channel<FromSuccessor, FromPredecessor>>,
+    pid: i32,
+    generation: u64,
+}
+
+/// What a predecessor asks of us once we serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Proven,
+    Reload,
+    Stop,
+    /// It is gone, so it will not take anything back.
+    Gone,
+}
+
+impl fmt::Debug for Predecessor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Predecessor")
+            .field("pid", &self.pid)
+            .field("generation", &self.generation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Predecessor {
+    /// Finds the predecessor of this process, and puts the real standard input
+    /// back in its place; `None` if there is no predecessor.
+    pub(crate) fn find() -> Result<Option<Self>> {
+        let Some(channel) = channel_on_stdin() else {
+            return Ok(None);
+        };
+        let step = "taking the channel over from standard input";
+        let channel = channel.map_err(|cause| Error::handoff(step, cause))?;
+        // It was sent before this process was started.
+        let packet = match channel.try_receive() {
+            Some(Ok(packet)) => packet,
+            Some(Err(silence)) => return Err(Error::handoff("reading the welcome", silence)),
+            None => {
+                let cause = io::Error::from(io::ErrorKind::WouldBlock);
+                return Err(Error::handoff("reading the welcome", cause));
+            }
+        };
+        let mut predecessor = Predecessor {
+            channel: Some(channel),
+            pid: 0,
+            generation: 0,
+        };
+        match (packet.message, packet.descriptors.as_slice()) {
+            (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
+                let error = Error::version(version);
+                predecessor.send_failed(&error.to_string());
+                Err(error)
+            }
+            (
+                FromPredecessor::Welcome {
+                    pid, generation, ..
+                },
+                [stdin],
+            ) => {
+                rustix::stdio::dup2_stdin(stdin)
+                    .map_err(|cause| Error::handoff("putting standard input back", cause))?;
+                predecessor.pid = pid;
+                predecessor.generation = generation;
+                Ok(Some(predecessor))
+            }
+            (message, descriptors) => Err(Error::handoff(
+                "reading the welcome",
+                unexpected(&message, descriptors.len()),
+            )),
+        }
+    }
+
+    /// Whether it has exited, as far as we have heard.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.channel.is_none()
+    }
+
+    /// Its generation.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Its process ID.
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Asks for the listeners and waits for them.
+    ///
+    /// `None` if the predecessor died before it sent them: then there is
+    /// nothing to take over.
+    pub(crate) async fn claim(
+        &mut self,
+        generation: u64,
+    ) -> Result<Option<Vec<(ListenerRecord, OwnedFd)>>> {
+        const STEP: &str = "claiming the listeners";
+        let claim = FromSuccessor::GetListener {
+            version: VERSION,
+            pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+            generation,
+            free_descriptors: free_descriptors(),
+        };
+        // An error here means that the predecessor is gone, which the wait for
+        // its answer finds out.
+        self.send(&claim);
+        let mut claimed = Vec::new();
+        loop {
+            let Some((message, descriptors)) = self.receive(STEP).await? else {
+                return Ok(None);
+            };
+            let FromPredecessor::Listeners { listeners, more } = message else {
+                let cause = unexpected(&message, descriptors.len());
+                return Err(Error::handoff(STEP, cause));
+            };
+            let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+            for record in listeners {
+                let Some(descriptor) = descriptors.get_mut(record.fd).and_then(Option::take) else {
+                    return Err(Error::adopt(
+                        &record.addr.requested,
+                        "its descriptor was not sent along",
+                    ));
+                };
+                claimed.push((record, descriptor));
+            }
+            if !more {
+                return Ok(Some(claimed));
+            }
+        }
+    }
+
+    /// Says that everything is prepared, and waits for the word to accept.
+    ///
+    /// Returns also when the predecessor is gone: then nobody else accepts.
+    pub(crate) async fn await_serve(&mut self, keeps: Vec<String>) -> Result<()> {
+        const STEP: &str = "waiting for the word to serve";
+        self.send(&FromSuccessor::Ready { listeners: keeps });
+        match self.receive(STEP).await? {
+            None | Some((FromPredecessor::Serve, _)) => Ok(()),
+            Some((message, descriptors)) => Err(Error::handoff(
+                STEP,
+                unexpected(&message, descriptors.len()),
+            )),
+        }
+    }
+
+    /// Says that our process ID is the published one.
+    pub(crate) fn send_published(&self) {
+        self.send(&FromSuccessor::Published);
+    }
+
+    /// Says that we stop on purpose.
+    pub(crate) fn send_stopping(&self) {
+        self.send(&FromSuccessor::Stopping);
+    }
+
+    /// Says why we give up.
+    pub(crate) fn send_failed(&self, reason: &str) {
+        // A reason is for a log line, not for a packet limit to stumble over.
+        const LONGEST_REASON: usize = 4096;
+        let reason = reason.chars().take(LONGEST_REASON).collect();
+        self.send(&FromSuccessor::Failed { reason });
+    }
+
+    /// Sends to a predecessor that may be gone; that it is gone is found out
+    /// by listening, not by speaking.
+    fn send(&self, message: &FromSuccessor) {
+        if let Some(channel) = &self.channel
+            && let Err(error) = channel.send(message, &[])
+        {
+            log::debug!(
+                "`{}` did not reach the predecessor: {error}",
+                message.name()
+            );
+        }
+    }
+
+    /// Waits for the next thing it asks of us; after [`Request::Gone`] there is
+    /// none.
+    pub(crate) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+        let Some(channel) = &self.channel else {
+            return Poll::Pending;
+        };
+        let Poll::Ready(received) = channel.poll_receive(cx) else {
+            return Poll::Pending;
+        };
+        let request = match received {
+            Ok(packet) => match packet.message {
+                FromPredecessor::Proven => Request::Proven,
+                FromPredecessor::Reload => Request::Reload,
+                FromPredecessor::Stop => Request::Stop,
+                message @ (FromPredecessor::Welcome { .. }
+                | FromPredecessor::Listeners { .. }
+                | FromPredecessor::Serve) => {
+                    log::warn!(
+                        "the predecessor sent `{}` out of order; it is no longer listened to",
+                        message.name()
+                    );
+                    Request::Gone
+                }
+            },
+            Err(Silence::Closed) => Request::Gone,
+            Err(Silence::Nonsense(what)) => {
+                log::warn!("the predecessor spoke nonsense: {what}; it is no longer listened to");
+                Request::Gone
+            }
+        };
+        if request == Request::Gone {
+            self.channel = None;
+        }
+        Poll::Ready(request)
+    }
+
+    /// Receives one message within the deadline; `None` if the predecessor is
+    /// gone.
+    async fn receive(
+        &mut self,
+        step: &'static str,
+    ) -> Result<Option<(FromPredecessor, Vec<OwnedFd>)>> {
+        let Some(channel) = &self.channel else {
+            return Ok(None);
+        };
+        let patience = async {
+            Timer::after(PATIENCE).await;
+            None
+        };
+        let received = async { Some(channel.receive().await) };
+        match received.or(patience).await {
+            Some(Ok(packet)) => Ok(Some((packet.message, packet.descriptors))),
+            Some(Err(Silence::Closed)) => {
+                self.channel = None;
+                Ok(None)
+            }
+            Some(Err(silence)) => Err(Error::handoff(step, silence)),
+            None => Err(Error::overdue(step)),
+        }
+    }
+}
+
+/// The channel, if standard input is one that the predecessor named by the
+/// environment has made for us.
+fn channel_on_stdin() -> Option<io::Result<Channel<FromSuccessor, FromPredecessor>>> {
+    let named: i32 = std::env::var_os(PREDECESSOR_VARIABLE)?
+        .to_str()?
+        .parse()
+        .ok()?;
+    let stdin = rustix::stdio::stdin();
+    let is_channel = sockopt::socket_type(stdin) == Ok(SocketType::SEQPACKET)
+        && sockopt::socket_domain(stdin) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_peercred(stdin).is_ok_and(|peer| {
+            peer.pid.as_raw_nonzero().get() == named && peer.uid == rustix::process::geteuid()
+        });
+    if !is_channel {
+        return None;
+    }
+    Some(
+        // Above the standard descriptors, and closed in every other child.
+        rustix::io::fcntl_dupfd_cloexec(stdin, 3)
+            .map_err(io::Error::from)
+            .and_then(Channel::new),
+    )
+}
+
+/// How many descriptors this process can still open, as far as it can tell.
+fn free_descriptors() -> u64 {
+    // Without /proc the limit itself is the best guess; a wrong one ends in a
+    // truncated packet, which is noticed.
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.unwrap_or(u64::MAX).saturating_sub(open)
+}
+
+fn unexpected(message: &FromPredecessor, descriptors: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!(
+            "the predecessor sent `{}` with {descriptors} descriptors",
+            message.name()
+        ),
+    )
+}

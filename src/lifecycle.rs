@@ -1,0 +1,551 @@
+#![doc = include_str!("lifecycle.md")]
+//!
+//! Every transition lives in [`step`]; this file knows no sockets, no clock,
+//! no processes, and uses nothing else of this crate. The tables above are
+//! rendered from it by a test and frozen: a change of behaviour is a visible
+//! change of the document.
+
+use std::fmt;
+
+/// What the process is doing, seen from outside.
+///
+/// The state machine behind it has more states than these four, and each of
+/// them belongs to one of these; see the guide in the
+/// [crate documentation](crate#what-happens-when).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Phase {
+    /// The process accepts connections.
+    Serving,
+    /// A successor is starting; the process accepts connections.
+    Forking,
+    /// The successor has claimed the listeners and is getting ready; the
+    /// process accepts connections.
+    Handoff,
+    /// The process no longer accepts connections and finishes what is in
+    /// flight.
+    Draining,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Phase; 4] = [
+        Phase::Serving,
+        Phase::Forking,
+        Phase::Handoff,
+        Phase::Draining,
+    ];
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::Serving => "serving",
+            Phase::Forking => "forking",
+            Phase::Handoff => "handoff",
+            Phase::Draining => "draining",
+        })
+    }
+}
+
+/// Where the process stands.
+///
+/// "Again" means that a reload came while it could not be begun, and is owed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum State {
+    /// We accept, and nobody can take that back.
+    Serving,
+    /// We accept; our predecessor takes back if we die in our probation.
+    Proving,
+    ProvingAgain,
+    /// A successor is starting; we accept.
+    Forking,
+    ForkingAgain,
+    /// A successor has claimed the listeners and is getting ready; we accept.
+    Handoff,
+    HandoffAgain,
+    /// The successor accepts; we drain, and take back if it dies.
+    Probation,
+    ProbationAgain,
+    /// The successor is proven; we drain, then exit.
+    Draining,
+    /// We were told to stop; we drain, then exit.
+    Stopping,
+    Exited,
+}
+
+/// What can happen to the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Event {
+    /// SIGHUP, or a reload that the predecessor forwards.
+    Reload,
+    /// SIGTERM or SIGINT, or a stop that the predecessor forwards.
+    Stop,
+    /// The successor asks for the listeners.
+    Claimed,
+    /// The successor has everything it needs to serve.
+    Ready,
+    /// The successor cannot be started, has exited, hung up or spoken nonsense.
+    Lost,
+    /// The deadline for a ready successor, or for the drain, has passed.
+    Overdue,
+    /// Nothing is in flight any more.
+    Drained,
+    /// A probation is over: the successor's in the predecessor, our own in the
+    /// successor.
+    Proven,
+}
+
+/// What is to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Effect {
+    /// Start a successor, and the clock for it to become ready.
+    Spawn,
+    /// Send the listeners to the successor.
+    SendListeners,
+    /// Stop accepting; keep the listeners open.
+    StopAccepting,
+    /// Tell the successor to accept.
+    SendServe,
+    /// Tell every connection to come to an end.
+    StartDrain,
+    /// Start the clock of the successor's probation.
+    StartProbation,
+    /// Accept again, and tell every connection to go on.
+    Resume,
+    /// Tell the successor that it is proven.
+    SendProven,
+    /// Tell the successor to reload.
+    SendReload,
+    /// Tell the successor to stop.
+    SendStop,
+    /// Tell the predecessor that we stop on purpose.
+    SendStopping,
+    /// Make our process ID the published one.
+    Publish,
+    /// Accept what the queues still hold of listeners that nobody took over;
+    /// close all listeners.
+    CloseListeners,
+    /// Start the clock of the drain, and watch for its end.
+    AwaitDrained,
+    /// Kill the successor and reap it.
+    Kill,
+    /// Reap the lost successor.
+    Bury,
+    /// Name everything that is still in flight.
+    Report,
+    /// Leave; what is in flight is cut.
+    Exit,
+}
+
+impl State {
+    /// The phase this state belongs to.
+    pub(crate) fn phase(self) -> Phase {
+        match self {
+            State::Serving | State::Proving | State::ProvingAgain => Phase::Serving,
+            State::Forking | State::ForkingAgain => Phase::Forking,
+            State::Handoff | State::HandoffAgain => Phase::Handoff,
+            State::Probation
+            | State::ProbationAgain
+            | State::Draining
+            | State::Stopping
+            | State::Exited => Phase::Draining,
+        }
+    }
+
+    /// Whether our predecessor can still take back what it handed over.
+    pub(crate) fn is_unproven(self) -> bool {
+        match self {
+            State::Proving | State::ProvingAgain => true,
+            State::Serving
+            | State::Forking
+            | State::ForkingAgain
+            | State::Handoff
+            | State::HandoffAgain
+            | State::Probation
+            | State::ProbationAgain
+            | State::Draining
+            | State::Stopping
+            | State::Exited => false,
+        }
+    }
+}
+
+/// The lifecycle: where an event leads from a state, and what is to be done.
+///
+/// `None` means that the event cannot happen there; the caller reports it and
+/// stays where it is.
+pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effect])> {
+    use Effect::*;
+    use Event::*;
+    use State::{
+        Draining, Exited, Forking, ForkingAgain, Handoff, HandoffAgain, Probation, ProbationAgain,
+        Proving, ProvingAgain, Serving, Stopping,
+    };
+
+    const STOP: &[Effect] = &[StopAccepting, CloseListeners, StartDrain, AwaitDrained];
+    const STOP_UNPROVEN: &[Effect] = &[
+        SendStopping,
+        StopAccepting,
+        CloseListeners,
+        StartDrain,
+        AwaitDrained,
+    ];
+    const STOP_WITH_UNREADY: &[Effect] = &[
+        Kill,
+        StopAccepting,
+        CloseListeners,
+        StartDrain,
+        AwaitDrained,
+    ];
+    const STOP_BOTH: &[Effect] = &[SendStop, CloseListeners, AwaitDrained];
+    const COMMIT: &[Effect] = &[StopAccepting, SendServe, StartDrain, StartProbation];
+
+    match (state, event) {
+        (Serving, Reload) => Some((Forking, &[Spawn])),
+        (Serving, Stop) => Some((Stopping, STOP)),
+        (Serving, Claimed | Ready | Lost | Overdue | Drained | Proven) => None,
+
+        // A successor does not start one of its own before it is proven: there
+        // is never more than one generation that can be taken back.
+        (Proving | ProvingAgain, Reload) => Some((ProvingAgain, &[])),
+        (Proving | ProvingAgain, Stop) => Some((Stopping, STOP_UNPROVEN)),
+        (Proving, Proven) => Some((Serving, &[Publish])),
+        (ProvingAgain, Proven) => Some((Forking, &[Publish, Spawn])),
+        (Proving | ProvingAgain, Claimed | Ready | Lost | Overdue | Drained) => None,
+
+        // The running attempt may have read its configuration already, so a
+        // reload during it is owed until another one has begun.
+        (Forking | ForkingAgain, Reload) => Some((ForkingAgain, &[])),
+        (Handoff | HandoffAgain, Reload) => Some((HandoffAgain, &[])),
+        (Forking | ForkingAgain | Handoff | HandoffAgain, Stop) => {
+            Some((Stopping, STOP_WITH_UNREADY))
+        }
+        (Forking, Claimed) => Some((Handoff, &[SendListeners])),
+        (ForkingAgain, Claimed) => Some((HandoffAgain, &[SendListeners])),
+        (Handoff, Ready) => Some((Probation, COMMIT)),
+        (HandoffAgain, Ready) => Some((ProbationAgain, COMMIT)),
+        (Forking | Handoff, Lost) => Some((Serving, &[Bury])),
+        (Forking | Handoff, Overdue) => Some((Serving, &[Kill])),
+        (ForkingAgain | HandoffAgain, Lost) => Some((Forking, &[Bury, Spawn])),
+        (ForkingAgain | HandoffAgain, Overdue) => Some((Forking, &[Kill, Spawn])),
+        (Forking | ForkingAgain, Ready | Drained | Proven) => None,
+        (Handoff | HandoffAgain, Claimed | Drained | Proven) => None,
+
+        // Until the successor is proven, our process ID is the published one:
+        // whoever stops us means the service, not this process.
+        (Probation | ProbationAgain, Reload) => Some((ProbationAgain, &[])),
+        (Probation | ProbationAgain, Stop) => Some((Stopping, STOP_BOTH)),
+        (Probation, Lost) => Some((Serving, &[Bury, Resume])),
+        (ProbationAgain, Lost) => Some((Forking, &[Bury, Resume, Spawn])),
+        (Probation, Proven) => Some((Draining, &[SendProven, CloseListeners, AwaitDrained])),
+        (ProbationAgain, Proven) => Some((
+            Draining,
+            &[SendProven, SendReload, CloseListeners, AwaitDrained],
+        )),
+        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained) => None,
+
+        // From here on our process ID is not the published one. The first stop
+        // changes nothing (systemd sends one to every process of a unit), the
+        // second one is meant for us.
+        (Draining, Reload) => Some((Draining, &[SendReload])),
+        (Draining, Stop) => Some((Stopping, &[])),
+        (Draining, Lost) => Some((Draining, &[Bury])),
+        (Draining, Claimed | Ready | Proven) => None,
+
+        (Stopping, Reload | Proven) => Some((Stopping, &[])),
+        (Stopping, Stop) => Some((Exited, &[Report, Exit])),
+        (Stopping, Lost) => Some((Stopping, &[Bury])),
+        (Stopping, Claimed | Ready) => None,
+
+        (Draining | Stopping, Overdue) => Some((Exited, &[Report, Exit])),
+        (Draining | Stopping, Drained) => Some((Exited, &[Exit])),
+
+        (Exited, Reload | Stop | Claimed | Ready | Lost | Overdue | Drained | Proven) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+    use std::fmt::Write as _;
+
+    const STATES: [State; 12] = [
+        State::Serving,
+        State::Proving,
+        State::ProvingAgain,
+        State::Forking,
+        State::ForkingAgain,
+        State::Handoff,
+        State::HandoffAgain,
+        State::Probation,
+        State::ProbationAgain,
+        State::Draining,
+        State::Stopping,
+        State::Exited,
+    ];
+
+    const EVENTS: [Event; 8] = [
+        Event::Reload,
+        Event::Stop,
+        Event::Claimed,
+        Event::Ready,
+        Event::Lost,
+        Event::Overdue,
+        Event::Drained,
+        Event::Proven,
+    ];
+
+    /// Where a process begins: as the first one, or as a successor.
+    const BEGINNINGS: [State; 2] = [State::Serving, State::Proving];
+
+    /// What the effects so far have led to. The properties are told in these
+    /// terms, so they do not depend on the names of the states.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    struct World {
+        state: State,
+        we_accept: bool,
+        successor: Successor,
+        /// A reload was asked for, and no configuration was read since.
+        reload_owed: bool,
+        stop_asked: bool,
+        drain_watched: bool,
+        exited: bool,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    enum Successor {
+        None,
+        /// Spawned, not told to accept.
+        Unready,
+        /// Accepts, not proven.
+        Accepting,
+        Proven,
+    }
+
+    impl World {
+        fn at(state: State) -> Self {
+            World {
+                state,
+                we_accept: true,
+                successor: Successor::None,
+                reload_owed: false,
+                stop_asked: false,
+                drain_watched: false,
+                exited: false,
+            }
+        }
+
+        /// Takes a step and checks everything that must hold in and after it.
+        fn step(self, event: Event) -> Option<World> {
+            let (state, effects) = step(self.state, event)?;
+            let mut world = self;
+            world.state = state;
+            match event {
+                Event::Reload => world.reload_owed = true,
+                Event::Stop => world.stop_asked = true,
+                Event::Claimed
+                | Event::Ready
+                | Event::Lost
+                | Event::Overdue
+                | Event::Drained
+                | Event::Proven => {}
+            }
+            for effect in effects {
+                world.perform(*effect, event);
+            }
+            world.check(self, event);
+            Some(world)
+        }
+
+        fn perform(&mut self, effect: Effect, event: Event) {
+            match effect {
+                Effect::Spawn => {
+                    assert_eq!(self.successor, Successor::None, "two successors at once");
+                    self.successor = Successor::Unready;
+                    self.reload_owed = false;
+                }
+                Effect::SendListeners => assert_eq!(self.successor, Successor::Unready),
+                Effect::StopAccepting => self.we_accept = false,
+                Effect::SendServe => {
+                    assert!(!self.we_accept, "two acceptors");
+                    assert_eq!(self.successor, Successor::Unready);
+                    self.successor = Successor::Accepting;
+                }
+                Effect::StartDrain | Effect::StartProbation => assert!(!self.we_accept),
+                Effect::Resume => {
+                    assert_eq!(self.successor, Successor::None, "two acceptors");
+                    self.we_accept = true;
+                }
+                Effect::SendProven => {
+                    assert_eq!(self.successor, Successor::Accepting);
+                    self.successor = Successor::Proven;
+                }
+                // The successor owes it from now on.
+                Effect::SendReload => self.reload_owed = false,
+                Effect::SendStop => assert_eq!(self.successor, Successor::Accepting),
+                Effect::SendStopping | Effect::Publish => {}
+                Effect::CloseListeners => assert!(!self.we_accept),
+                Effect::AwaitDrained => self.drain_watched = true,
+                Effect::Kill => {
+                    assert_ne!(self.successor, Successor::None, "nobody to kill");
+                    assert_ne!(event, Event::Lost, "the dead are buried, not killed");
+                    self.successor = Successor::None;
+                }
+                Effect::Bury => {
+                    assert_eq!(event, Event::Lost);
+                    self.successor = Successor::None;
+                }
+                Effect::Report => {}
+                Effect::Exit => self.exited = true,
+            }
+        }
+
+        fn check(&self, before: World, event: Event) {
+            let phase = self.state.phase();
+            // Never zero acceptors except inside Draining, and there only
+            // after a stop, or because a proven successor was lost.
+            assert_eq!(self.we_accept, phase != Phase::Draining, "{self:?}");
+            let somebody = self.we_accept
+                || matches!(self.successor, Successor::Accepting | Successor::Proven);
+            assert!(
+                somebody || self.stop_asked || before.state == State::Draining,
+                "nobody accepts: {before:?} {event:?} {self:?}"
+            );
+            // A failure before readiness ends in Serving, at once or, when a
+            // reload is owed, with the next attempt under way.
+            if before.successor == Successor::Unready
+                && matches!(event, Event::Lost | Event::Overdue)
+                && !self.stop_asked
+            {
+                let owed = before.reload_owed;
+                let expected = if owed { State::Forking } else { State::Serving };
+                assert_eq!(self.state, expected);
+            }
+            // A loss in probation is undone.
+            if before.successor == Successor::Accepting && event == Event::Lost {
+                assert!(self.we_accept || self.stop_asked);
+            }
+            // No reload is forgotten: where nothing is under way, none is owed.
+            if matches!(self.state, State::Serving | State::Draining) {
+                assert!(!self.reload_owed, "{before:?} {event:?} {self:?}");
+            }
+            // Nothing comes back after a stop, and its end is watched for.
+            if self.stop_asked {
+                assert!(matches!(self.state, State::Stopping | State::Exited));
+                assert!(!self.we_accept && self.drain_watched);
+            }
+            assert_eq!(self.exited, self.state == State::Exited);
+            // No successor outlives us unready.
+            if self.exited || self.state == State::Stopping {
+                assert_ne!(self.successor, Successor::Unready);
+            }
+        }
+    }
+
+    #[test]
+    fn the_properties_hold_in_every_reachable_world() {
+        let mut seen: HashSet<World> = BEGINNINGS.map(World::at).into();
+        let mut fresh: Vec<World> = seen.iter().copied().collect();
+        while let Some(world) = fresh.pop() {
+            for next in EVENTS.iter().filter_map(|event| world.step(*event)) {
+                if seen.insert(next) {
+                    fresh.push(next);
+                }
+            }
+        }
+        let states: HashSet<State> = seen.iter().map(|world| world.state).collect();
+        assert_eq!(states.len(), STATES.len(), "a state that cannot be reached");
+        // From everywhere, a stop followed by the end of the drain, or by its
+        // deadline, or by a second stop, leads out.
+        for world in seen.iter().filter(|world| !world.exited) {
+            let stopping = world.step(Event::Stop).expect("a stop is always heard");
+            if stopping.exited {
+                continue;
+            }
+            for end in [Event::Drained, Event::Overdue, Event::Stop] {
+                assert!(stopping.step(end).expect("and comes to an end").exited);
+            }
+        }
+        // From every restart under way, the successor's way leads to the end
+        // of its probation, and a loss leads back.
+        for world in seen.iter().filter(|world| !world.stop_asked) {
+            if world.successor == Successor::Unready {
+                let lost = world.step(Event::Lost).expect("a loss is always heard");
+                assert!(lost.we_accept);
+                let overdue = world
+                    .step(Event::Overdue)
+                    .expect("a deadline is always heard");
+                assert!(overdue.we_accept);
+            }
+            if world.successor == Successor::Accepting {
+                let proven = world.step(Event::Proven).expect("every probation ends");
+                assert_eq!(proven.successor, Successor::Proven);
+            }
+        }
+    }
+
+    #[test]
+    fn the_properties_hold_along_every_sequence_of_nine_events() {
+        fn walk(world: World, depth: usize) -> usize {
+            if depth == 0 {
+                return 1;
+            }
+            EVENTS
+                .iter()
+                .filter_map(|event| world.step(*event))
+                .map(|next| walk(next, depth - 1))
+                .sum()
+        }
+        let sequences: usize = BEGINNINGS
+            .map(|state| walk(World::at(state), 9))
+            .iter()
+            .sum();
+        assert!(sequences > 10_000, "only {sequences} sequences");
+    }
+
+    #[test]
+    fn the_document_is_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/lifecycle.md");
+        let rendered = render();
+        if std::env::var_os("HEIRLOOM_BLESS").is_some() {
+            std::fs::write(path, &rendered).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(path).unwrap() == rendered,
+            "src/lifecycle.md is out of date; write it anew with \
+             HEIRLOOM_BLESS=1 cargo test --lib the_document_is_the_table"
+        );
+    }
+
+    fn render() -> String {
+        let mut text = String::from(
+            "The lifecycle of a process as one pure, total table.\n\
+             \n\
+             A cell names the state that follows and what is done, in this order.\n\
+             `·` means that the event is heard and changes nothing, `—` that it cannot\n\
+             happen there.\n",
+        );
+        for event in EVENTS {
+            write!(
+                text,
+                "\n### {event:?}\n\n| state | phase | next | effects |\n|---|---|---|---|\n"
+            )
+            .unwrap();
+            for state in STATES {
+                let phase = state.phase();
+                let (next, effects) = match step(state, event) {
+                    None => ("—".to_owned(), String::new()),
+                    Some((next, [])) if next == state => ("·".to_owned(), String::new()),
+                    Some((next, effects)) => {
+                        let names: Vec<String> =
+                            effects.iter().map(|effect| format!("{effect:?}")).collect();
+                        (format!("{next:?}"), names.join(", "))
+                    }
+                };
+                writeln!(text, "| {state:?} | {phase} | {next} | {effects} |").unwrap();
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,96 @@
+//! Taking connections off a listener's queue.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_io::Timer;
+use smol::future;
+
+use crate::listener::Listener;
+use crate::roster::{Roster, Ticket};
+
+/// What is done with an accepted connection; it starts a task and returns.
+pub(super) type Attend = Rc<dyn Fn(OwnedFd, Ticket)>;
+
+/// How many connections are accepted before others get their turn.
+const BURST: usize = 16;
+
+/// Accepts connections until it is dropped, at most `limit` being open.
+pub(super) async fn accept(
+    listener: Rc<Listener>,
+    roster: Rc<Roster>,
+    limit: usize,
+    attend: Attend,
+) {
+    let mut trouble = Trouble::default();
+    loop {
+        roster.below(limit).await;
+        match accept_some(&listener, &roster, &attend, BURST) {
+            Ok(accepted) => {
+                trouble.is_over(&listener);
+                if accepted == BURST {
+                    future::yield_now().await;
+                } else if let Err(error) = listener.readable().await {
+                    trouble.wait(&listener, &error).await;
+                }
+            }
+            Err(error) => trouble.wait(&listener, &error).await,
+        }
+    }
+}
+
+/// Accepts what the queue holds, but at most `most`; returns how many those
+/// were.
+///
+/// A connection is on the roster before this returns, so a drain that begins
+/// in the same tick counts it.
+pub(super) fn accept_some(
+    listener: &Listener,
+    roster: &Rc<Roster>,
+    attend: &Attend,
+    most: usize,
+) -> io::Result<usize> {
+    for accepted in 0..most {
+        match listener.accept()? {
+            Some((socket, peer)) => attend(socket, roster.admit(peer)),
+            None => return Ok(accepted),
+        }
+    }
+    Ok(most)
+}
+
+/// Errors of the process or the system rather than of one connection: too many
+/// open files, no memory. The queue stays readable, so without a pause this
+/// would spin; without a memory of it, it would fill the log.
+#[derive(Default)]
+struct Trouble {
+    pause: Option<Duration>,
+}
+
+impl Trouble {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    async fn wait(&mut self, listener: &Listener, error: &io::Error) {
+        let pause = match self.pause {
+            None => {
+                log::error!(
+                    "cannot accept connections on {}: {error}; trying again until it works",
+                    listener.bound()
+                );
+                Self::SHORTEST
+            }
+            Some(pause) => (pause * 2).min(Self::LONGEST),
+        };
+        self.pause = Some(pause);
+        Timer::after(pause).await;
+    }
+
+    fn is_over(&mut self, listener: &Listener) {
+        if self.pause.take().is_some() {
+            log::info!("accepting connections on {} again", listener.bound());
+        }
+    }
+}

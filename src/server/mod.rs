@@ -1,0 +1,273 @@
+//! The server: what a user configures, and what runs it.
+
+mod accept;
+mod run;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use smol::LocalExecutor;
+
+use crate::connection::{self, Handler, Protocol};
+use crate::error::{Error, Result};
+use crate::generation::Generation;
+use crate::limits::Limits;
+use crate::listener::Address;
+use crate::status::Status;
+use crate::transition::Transition;
+
+/// An HTTP/1.1 server that `SIGHUP` replaces by a fresh process.
+///
+/// | signal | what it does |
+/// |---|---|
+/// | `SIGHUP` | starts a successor from the same executable path, with the same arguments, and drains once that one serves; if it fails, everything stays as it was |
+/// | `SIGTERM`, `SIGINT` | stops accepting, lets requests in flight finish, exits; during a restart the unready successor is taken along |
+/// | a second `SIGTERM` or `SIGINT` | exits at once |
+///
+/// A process should have one server: the signals are meant for the process.
+///
+/// # Examples
+///
+/// ```no_run
+/// use heirloom::{Response, Server};
+///
+/// fn main() -> heirloom::Result<()> {
+///     Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+///         .listen("127.0.0.1:8000")
+///         .run()
+/// }
+/// ```
+///
+/// # Defaults
+///
+/// | knob | default |
+/// |---|---|
+/// | [`ready_timeout`](Server::ready_timeout) | 30 s |
+/// | [`drain_timeout`](Server::drain_timeout) | 30 s |
+/// | [`probation`](Server::probation) | 500 ms |
+/// | [`pid_file`](Server::pid_file) | none |
+/// | [`limits`](Server::limits) | see [`Limits`] |
+pub struct Server<H> {
+    handler: H,
+    /// An error here is told by `run`, where errors are expected.
+    generation: Result<Generation>,
+    status: Status,
+    addresses: Vec<String>,
+    options: Options,
+}
+
+/// What can be set, apart from the addresses.
+struct Options {
+    ready_timeout: Duration,
+    drain_timeout: Duration,
+    probation: Duration,
+    pid_file: Option<PathBuf>,
+    limits: Limits,
+    on_transition: Box<dyn FnMut(&Transition)>,
+}
+
+impl<H: Handler> Server<H> {
+    /// Makes a server that answers every request with `handler`.
+    ///
+    /// The handler is a function from [`Request`](crate::Request) to a future
+    /// of `http_types::Result<Response>`; neither has to be `Send`. An error
+    /// that it returns becomes a response with the error's status, a panic
+    /// becomes a 500; both are logged, and the server goes on.
+    ///
+    /// This begins the [`Generation`] of the process, so it catches `SIGHUP`;
+    /// a program that does something lengthy before it gets here should begin
+    /// the generation first.
+    pub fn new(handler: H) -> Self {
+        let generation = Generation::begin();
+        let number = generation.as_ref().map_or(1, Generation::number);
+        Server {
+            handler,
+            generation,
+            status: Status::new(number),
+            addresses: Vec::new(),
+            options: Options {
+                ready_timeout: Duration::from_secs(30),
+                drain_timeout: Duration::from_secs(30),
+                probation: Duration::from_millis(500),
+                pid_file: None,
+                limits: Limits::default(),
+                on_transition: Box::new(|_| {}),
+            },
+        }
+    }
+
+    /// Makes the server part of a generation that was begun earlier.
+    pub fn generation(mut self, generation: Generation) -> Self {
+        self.status.set_generation(generation.number());
+        self.generation = Ok(generation);
+        self
+    }
+
+    /// Adds an address to listen on; may be called many times.
+    ///
+    /// | form | meaning |
+    /// |---|---|
+    /// | `127.0.0.1:8000`, `[::1]:8000` | that address |
+    /// | `:8000` | every interface, IPv6 and IPv4 |
+    /// | `localhost:8000` | the first address of that host that can be bound |
+    /// | `unix:/run/api.sock` | a UNIX stream socket; a stale file is replaced, a live one refused |
+    ///
+    /// Port 0 stands for a port that the system chooses; it stays the same over
+    /// restarts. A successor that asks for other addresses than its
+    /// predecessor gets them: what is new is bound before the predecessor
+    /// stops accepting, and a failure undoes the restart; what is no longer
+    /// asked for is closed.
+    pub fn listen(mut self, address: impl fmt::Display) -> Self {
+        self.addresses.push(address.to_string());
+        self
+    }
+
+    /// How long a successor may take from its start until it is ready; then it
+    /// is killed and the restart has failed.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.options.ready_timeout = timeout;
+        self
+    }
+
+    /// How long requests in flight may take to finish once the process no
+    /// longer accepts; then they are cut, and each is named in the log.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.options.drain_timeout = timeout;
+        self
+    }
+
+    /// For how long after a successor took over its loss is undone: the
+    /// predecessor accepts again. Zero turns this off.
+    ///
+    /// The predecessor does not exit, and the successor does not begin a
+    /// restart of its own, before the probation is over.
+    pub fn probation(mut self, probation: Duration) -> Self {
+        self.options.probation = probation;
+        self
+    }
+
+    /// A file that contains the process ID, followed by a newline.
+    ///
+    /// It is replaced in one step when a successor is proven, and removed when
+    /// the last process exits.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.pid_file = Some(path.into());
+        self
+    }
+
+    /// Sets limits and timeouts of connections.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.options.limits = limits;
+        self
+    }
+
+    /// Calls `callback` at every [`Transition`] of the lifecycle, beginning
+    /// with the one in which this process starts to serve.
+    ///
+    /// The callback runs between two events of the server and must not block.
+    pub fn on_transition(mut self, callback: impl FnMut(&Transition) + 'static) -> Self {
+        self.options.on_transition = Box::new(callback);
+        self
+    }
+
+    /// A handle that tells the phase of the process, for background tasks;
+    /// handlers find it in their request.
+    pub fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Serves on an executor of its own, and returns when the process is to
+    /// exit: after a stop, or when a successor has taken over and nothing is
+    /// in flight any more.
+    ///
+    /// A failed restart is not an error: the server goes on, and the failure
+    /// is logged and told to [`Server::on_transition`].
+    ///
+    /// # Errors
+    ///
+    /// If the service cannot start: an address cannot be bound, the PID file
+    /// cannot be written, signals cannot be caught, or, in a successor, the
+    /// handoff fails.
+    pub fn run(self) -> Result<()> {
+        smol::block_on(self.serve())
+    }
+
+    /// As [`Server::run`], inside an executor of the caller.
+    ///
+    /// Dropping the future stops serving at once and cuts every connection; a
+    /// successor that is just starting takes over, as if this process had died.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Server::run`].
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Response, Server};
+    ///
+    /// let executor = smol::LocalExecutor::new();
+    /// let server = Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .listen("127.0.0.1:8000");
+    /// let serving = executor.spawn(server.serve());
+    /// smol::block_on(executor.run(serving))?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub async fn serve(self) -> Result<()> {
+        let Server {
+            handler,
+            generation,
+            status,
+            addresses,
+            options,
+        } = self;
+        let generation = generation?;
+        let executor = Rc::new(LocalExecutor::new());
+        let protocol = Rc::new(Protocol::new(
+            handler,
+            options.limits.clone(),
+            status.clone(),
+        ));
+        let spawner = Rc::downgrade(&executor);
+        let attend: accept::Attend = Rc::new(move |socket, ticket| {
+            // The executor is gone only when nothing is accepted any more.
+            if let Some(executor) = spawner.upgrade() {
+                executor
+                    .spawn(connection::serve(socket, ticket, Rc::clone(&protocol)))
+                    .detach();
+            }
+        });
+        let addresses = parse(&addresses);
+        executor
+            .run(run::run(
+                Rc::clone(&executor),
+                generation,
+                addresses,
+                options,
+                status,
+                attend,
+            ))
+            .await
+    }
+}
+
+impl<H> fmt::Debug for Server<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("status", &self.status)
+            .finish_non_exhaustive()
+    }
+}
+
+fn parse(addresses: &[String]) -> Result<Vec<Address>> {
+    if addresses.is_empty() {
+        return Err(Error::no_listener());
+    }
+    addresses
+        .iter()
+        .map(|address| Address::parse(address))
+        .collect()
+}

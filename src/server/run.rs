@@ -1,0 +1,633 @@
+//! The loop: next event, step, perform.
+//!
+//! This is the only file that performs effects, and [`Running::next_event`]
+//! the only place where events come from. Between two events nothing of the
+//! lifecycle changes; effects never wait, so everything that one step does
+//! happens in one tick of the executor.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_io::Timer;
+use async_signal::{Signal, Signals};
+use smol::future::{self, FutureExt as _};
+use smol::stream::Stream;
+use smol::{LocalExecutor, Task};
+
+use super::Options;
+use super::accept::{Attend, accept, accept_some};
+use crate::error::{Error, Result};
+use crate::generation::Generation;
+use crate::handoff::predecessor::{Loss, Report, Successor};
+use crate::handoff::successor::{Predecessor, Request};
+use crate::invocation::Invocation;
+use crate::lifecycle::{Effect, Event, Phase, State, step};
+use crate::listener::{Address, ListenerSet};
+use crate::pid_file::PidFile;
+use crate::roster::Roster;
+use crate::status::Status;
+use crate::transition::Transition;
+
+/// Starts up, serves, and returns when the process is to exit.
+pub(super) async fn run(
+    executor: Rc<LocalExecutor<'static>>,
+    generation: Generation,
+    addresses: Result<Vec<Address>>,
+    options: Options,
+    status: Status,
+    attend: Attend,
+) -> Result<()> {
+    let Generation {
+        number,
+        predecessor,
+        invocation,
+        reloads,
+    } = generation;
+    let mut startup = Startup {
+        number,
+        predecessor,
+        listeners: ListenerSet::default(),
+        pid_file: None,
+    };
+    let mut stops = Stops::catch()?;
+    // A stop wins over a start-up that is under way.
+    let stopped = async {
+        future::poll_fn(|cx| stops.poll(cx)).await;
+        None
+    };
+    let started = stopped
+        .or(async { Some(startup.prepare(addresses, &options).await) })
+        .await;
+    match started {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            startup.give_up(&error.to_string());
+            return Err(error);
+        }
+        None => {
+            startup.give_up("it was stopped by a signal");
+            return Ok(());
+        }
+    }
+    let running = Running {
+        executor,
+        state: match startup.predecessor {
+            Some(_) => State::Proving,
+            None => State::Serving,
+        },
+        number,
+        invocation,
+        reloads,
+        stops,
+        predecessor: startup.predecessor,
+        successor: None,
+        keeps: Vec::new(),
+        unpublished: false,
+        burials: Vec::new(),
+        listeners: startup.listeners,
+        accepting: Vec::new(),
+        roster: Rc::default(),
+        attend,
+        pid_file: startup.pid_file,
+        status,
+        clocks: Clocks::default(),
+        drain_begun: None,
+        drain_watched: false,
+        loss: None,
+        failure: None,
+        stop_forwarded: false,
+        pending: VecDeque::new(),
+        options,
+    };
+    running.serve().await;
+    Ok(())
+}
+
+/// A process that does not serve yet.
+struct Startup {
+    number: u64,
+    predecessor: Option<Predecessor>,
+    listeners: ListenerSet,
+    pid_file: Option<PidFile>,
+}
+
+impl Startup {
+    /// Gets everything that is needed for serving; returns when this process
+    /// is to accept.
+    async fn prepare(&mut self, addresses: Result<Vec<Address>>, options: &Options) -> Result<()> {
+        let addresses = addresses?;
+        let mut claimed = Vec::new();
+        if let Some(predecessor) = &mut self.predecessor {
+            match predecessor.claim(self.number).await? {
+                Some(listeners) => claimed = listeners,
+                None => log::warn!(
+                    "predecessor {} died before it handed over its listeners",
+                    predecessor.pid()
+                ),
+            }
+        }
+        self.listeners = ListenerSet::open(&addresses, claimed).await?;
+        if let Some(path) = &options.pid_file {
+            self.pid_file = Some(PidFile::prepare(path)?);
+        }
+        match &mut self.predecessor {
+            Some(predecessor) => {
+                let keeps = self.listeners.adopted().to_vec();
+                predecessor.await_serve(keeps).await
+            }
+            None => match &mut self.pid_file {
+                Some(pid_file) => pid_file.publish(),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn give_up(&mut self, reason: &str) {
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.send_failed(reason);
+        }
+        self.listeners.abandon();
+    }
+}
+
+/// A process that serves, or drains.
+struct Running {
+    executor: Rc<LocalExecutor<'static>>,
+    state: State,
+    /// The generation.
+    number: u64,
+    invocation: Invocation,
+    reloads: Signals,
+    stops: Stops,
+    predecessor: Option<Predecessor>,
+    successor: Option<Successor>,
+    /// Where those of our listeners are bound that the successor keeps.
+    keeps: Vec<String>,
+    /// Whether a proven successor has yet to publish its process ID.
+    unpublished: bool,
+    /// Dismissed successors that have yet to be reaped.
+    burials: Vec<Task<()>>,
+    listeners: ListenerSet,
+    /// One task for each listener that is being accepted on.
+    accepting: Vec<Task<()>>,
+    roster: Rc<Roster>,
+    attend: Attend,
+    pid_file: Option<PidFile>,
+    status: Status,
+    clocks: Clocks,
+    drain_begun: Option<Instant>,
+    /// Whether the end of the drain is an event.
+    drain_watched: bool,
+    /// How the successor was lost, from the event to its effect.
+    loss: Option<Loss>,
+    /// Why a restart failed, from the effect to the transition.
+    failure: Option<String>,
+    /// Whether we were told to stop by the predecessor, and not yet by a
+    /// signal of our own.
+    stop_forwarded: bool,
+    /// Events that came of effects.
+    pending: VecDeque<Event>,
+    options: Options,
+}
+
+impl Running {
+    async fn serve(mut self) {
+        let roster = Rc::clone(&self.roster);
+        let sweep = self.executor.spawn(async move { roster.sweep().await });
+        if self.predecessor.as_ref().is_some_and(Predecessor::is_gone) {
+            self.pending.push_back(Event::Proven);
+        }
+        self.start_accepting();
+        log::info!(
+            "generation {} (pid {}) serves on {}",
+            self.number,
+            std::process::id(),
+            self.listeners
+        );
+        self.tell(None);
+        while self.state != State::Exited {
+            let event = future::poll_fn(|cx| self.poll_event(cx)).await;
+            self.take_step(event);
+        }
+        drop(sweep);
+        // Each of them has its deadline.
+        for burial in std::mem::take(&mut self.burials) {
+            burial.await;
+        }
+    }
+
+    fn take_step(&mut self, event: Event) {
+        let before = self.state;
+        let Some((after, effects)) = step(before, event) else {
+            log::error!("{event:?} cannot happen in {before:?}; it is ignored");
+            return;
+        };
+        log::debug!("{before:?}, {event:?}: {after:?}, {effects:?}");
+        for effect in effects {
+            self.perform(*effect, event);
+        }
+        self.state = after;
+        if before.phase() != after.phase() || self.failure.is_some() {
+            self.tell(Some(before.phase()));
+        }
+    }
+
+    /// Where all events come from. What ends the process comes first, so that
+    /// a flood of anything else cannot keep it from being heard.
+    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        while let Poll::Ready(()) = self.stops.poll(cx) {
+            // A supervisor that stops a whole group of processes reaches us
+            // twice, once through our predecessor. That is one stop, not the
+            // second one that cuts.
+            if !std::mem::take(&mut self.stop_forwarded) {
+                return Poll::Ready(Event::Stop);
+            }
+        }
+        if let Some(event) = self.pending.pop_front() {
+            return Poll::Ready(event);
+        }
+        if let Some(event) = self.hear_successor(cx) {
+            return Poll::Ready(event);
+        }
+        if let Some(event) = self.hear_predecessor(cx) {
+            return Poll::Ready(event);
+        }
+        if let Poll::Ready(event) = self.clocks.poll(cx) {
+            return Poll::Ready(event);
+        }
+        if self.drain_watched && !self.unpublished {
+            let drained = std::pin::pin!(self.roster.below(1));
+            if Future::poll(drained, cx).is_ready() {
+                return Poll::Ready(Event::Drained);
+            }
+        }
+        poll_signal(&mut self.reloads, cx).map(|()| Event::Reload)
+    }
+
+    fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        loop {
+            let successor = self.successor.as_mut()?;
+            let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
+                return None;
+            };
+            match report {
+                Report::Claimed => return Some(Event::Claimed),
+                Report::Ready { keeps } => {
+                    self.keeps = keeps;
+                    return Some(Event::Ready);
+                }
+                Report::Published => self.unpublished = false,
+                // Whoever stops the process that serves means the service, so
+                // there is nothing to be taken back.
+                Report::Stopping => {
+                    if self.clocks.probation.take().is_some() {
+                        return Some(Event::Proven);
+                    }
+                }
+                Report::Lost(loss) => {
+                    self.loss = Some(loss);
+                    return Some(Event::Lost);
+                }
+            }
+        }
+    }
+
+    fn hear_predecessor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        loop {
+            let predecessor = self.predecessor.as_mut()?;
+            let Poll::Ready(request) = predecessor.poll_request(cx) else {
+                return None;
+            };
+            if request == Request::Gone {
+                self.predecessor = None;
+            }
+            match request {
+                Request::Reload => return Some(Event::Reload),
+                Request::Stop => {
+                    if self.state.phase() != Phase::Draining {
+                        self.stop_forwarded = true;
+                        return Some(Event::Stop);
+                    }
+                }
+                // A predecessor that exits after it said so says nothing new.
+                Request::Proven | Request::Gone => {
+                    if self.state.is_unproven() {
+                        return Some(Event::Proven);
+                    }
+                }
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, event: Event) {
+        match effect {
+            Effect::Spawn => self.spawn(),
+            Effect::SendListeners => {
+                let sent = self.successor.as_ref().map(|successor| {
+                    log::info!("{successor} has claimed the listeners");
+                    successor.send_listeners(&self.listeners)
+                });
+                self.lost_if_failed(sent);
+            }
+            Effect::StopAccepting => self.accepting.clear(),
+            Effect::SendServe => {
+                let sent = self.successor.as_ref().map(|successor| {
+                    log::info!(
+                        "{successor} takes over {:.1?} after its start; draining {}",
+                        successor.age(),
+                        self.roster.census()
+                    );
+                    successor.send_serve()
+                });
+                self.lost_if_failed(sent);
+            }
+            Effect::StartDrain => {
+                self.drain_begun = Some(Instant::now());
+                self.roster.start_drain();
+            }
+            Effect::StartProbation => {
+                self.clocks.readiness = None;
+                self.clocks.probation = after(self.options.probation);
+            }
+            Effect::Resume => {
+                self.drain_begun = None;
+                self.roster.end_drain();
+                self.start_accepting();
+            }
+            Effect::SendProven => {
+                self.clocks.probation = None;
+                self.unpublished = self
+                    .successor
+                    .as_ref()
+                    .is_some_and(|successor| !successor.is_stopping());
+                let sent = self.successor.as_ref().map(Successor::send_proven);
+                self.lost_if_failed(sent);
+            }
+            Effect::SendReload => {
+                if let Some(successor) = &self.successor
+                    && let Err(error) = successor.send_reload()
+                {
+                    log::error!("the reload could not be passed on to {successor}: {error}");
+                }
+            }
+            Effect::SendStop => {
+                self.clocks.probation = None;
+                if let Some(successor) = &self.successor
+                    && let Err(error) = successor.send_stop()
+                {
+                    log::error!("the stop could not be passed on to {successor}: {error}");
+                }
+            }
+            Effect::SendStopping => {
+                if let Some(predecessor) = &self.predecessor {
+                    predecessor.send_stopping();
+                }
+            }
+            Effect::Publish => self.publish(),
+            Effect::CloseListeners => self.close_listeners(),
+            Effect::AwaitDrained => {
+                let begun = self.drain_begun.unwrap_or_else(Instant::now);
+                self.clocks.drain = begun.checked_add(self.options.drain_timeout);
+                self.drain_watched = true;
+            }
+            Effect::Kill | Effect::Bury => self.dismiss(event),
+            Effect::Report => self.report(),
+            Effect::Exit => log::info!(
+                "generation {} exits {:.1?} after it stopped accepting",
+                self.number,
+                self.drain_begun
+                    .map_or(Duration::ZERO, |begun| begun.elapsed())
+            ),
+        }
+    }
+
+    fn spawn(&mut self) {
+        log::info!(
+            "restarting: starting `{}`",
+            self.invocation.executable().display()
+        );
+        self.successor = Some(Successor::start(&self.invocation, self.number));
+        self.clocks.readiness = after(self.options.ready_timeout);
+    }
+
+    fn start_accepting(&mut self) {
+        self.accepting = self
+            .listeners
+            .iter()
+            .map(|listener| {
+                self.executor.spawn(accept(
+                    Rc::clone(listener),
+                    Rc::clone(&self.roster),
+                    self.options.limits.max_connections,
+                    Rc::clone(&self.attend),
+                ))
+            })
+            .collect();
+    }
+
+    fn close_listeners(&mut self) {
+        for listener in self.listeners.take() {
+            if self.keeps.contains(&listener.bound().to_string()) {
+                continue;
+            }
+            // From here on nobody finds the way to it; whoever is in the queue
+            // has found it, and is served.
+            listener.unlink();
+            match accept_some(&listener, &self.roster, &self.attend, usize::MAX) {
+                Ok(0) => {}
+                Ok(last) => log::info!(
+                    "{last} connections were still waiting on {}",
+                    listener.bound()
+                ),
+                Err(error) => log::error!(
+                    "connections that were still waiting on {} are lost: {error}",
+                    listener.bound()
+                ),
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Some(pid_file) = &mut self.pid_file
+            && let Err(error) = pid_file.publish()
+        {
+            log::error!("{error}");
+        }
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.send_published();
+        }
+    }
+
+    /// Sending can fail only when the successor is gone or beyond reach.
+    fn lost_if_failed(&mut self, sent: Option<std::io::Result<()>>) {
+        if let Some(Err(error)) = sent {
+            self.loss = Some(Loss::Unreachable(error));
+            self.pending.push_back(Event::Lost);
+        }
+    }
+
+    /// Parts with the successor, and says why.
+    fn dismiss(&mut self, event: Event) {
+        let loss = self.loss.take();
+        let Some(successor) = self.successor.take() else {
+            return;
+        };
+        // What was still to be heard of it was only that it is lost.
+        self.pending.retain(|event| *event != Event::Lost);
+        self.keeps.clear();
+        self.unpublished = false;
+        self.clocks.readiness = None;
+        self.clocks.probation = None;
+        let reason = match &loss {
+            Some(loss) => loss.to_string(),
+            None => format!("it was not ready after {:.1?}", successor.age()),
+        };
+        let mut failure = format!("{successor}, {}: {reason}", successor.awaited_step());
+        if let Some(words) = successor.last_words() {
+            failure.push_str("; it said: ");
+            failure.push_str(words);
+        }
+        if self.drain_watched {
+            // It has taken over for good, so whether it lives is no longer our
+            // business, even if it does not speak to us any more.
+            match loss {
+                Some(Loss::Exited(status)) if status.success() => log::info!("{failure}"),
+                _ => log::error!("{failure}"),
+            }
+            self.executor.spawn(successor.release()).detach();
+            return;
+        }
+        if event == Event::Stop {
+            log::info!("stopping; {successor} is not ready and is taken along");
+        } else if self.state.phase() == Phase::Draining {
+            let number = self.number;
+            log::error!("restart undone: {failure}; generation {number} serves again");
+            self.failure = Some(failure);
+        } else {
+            let number = self.number;
+            log::error!("restart failed: {failure}; generation {number} serves on");
+            self.failure = Some(failure);
+        }
+        self.burials.retain(|burial| !burial.is_finished());
+        self.burials.push(self.executor.spawn(successor.dismiss()));
+    }
+
+    fn report(&self) {
+        let stragglers = self.roster.stragglers();
+        log::warn!(
+            "the drain ends with {} connections in flight{}",
+            stragglers.len(),
+            if self.unpublished {
+                ", and the successor has not published its process ID"
+            } else {
+                ""
+            }
+        );
+        for straggler in stragglers {
+            log::warn!("cut off: {straggler}");
+        }
+    }
+
+    /// Tells the application where we are now.
+    fn tell(&mut self, from: Option<Phase>) {
+        let phase = self.state.phase();
+        self.status.set_phase(phase);
+        let transition = Transition {
+            from,
+            phase,
+            generation: self.number,
+            listeners: self
+                .listeners
+                .iter()
+                .map(|listener| listener.bound().to_string())
+                .collect(),
+            successor: self.successor.as_ref().and_then(Successor::pid),
+            failure: self.failure.take(),
+        };
+        (self.options.on_transition)(&transition);
+    }
+}
+
+/// SIGTERM and SIGINT.
+///
+/// Each signal has a stream of its own: a stream holds a few hundred signals,
+/// and a burst of one must not make another be dropped.
+struct Stops {
+    term: Signals,
+    int: Signals,
+}
+
+impl Stops {
+    fn catch() -> Result<Self> {
+        Ok(Stops {
+            term: Signals::new([Signal::Term]).map_err(Error::signals)?,
+            int: Signals::new([Signal::Int]).map_err(Error::signals)?,
+        })
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if poll_signal(&mut self.term, cx).is_ready() {
+            return Poll::Ready(());
+        }
+        poll_signal(&mut self.int, cx)
+    }
+}
+
+fn poll_signal(signals: &mut Signals, cx: &mut Context<'_>) -> Poll<()> {
+    match std::pin::Pin::new(signals).poll_next(cx) {
+        Poll::Ready(Some(Ok(_))) => Poll::Ready(()),
+        // The pipe behind it is ours, both ends; it does not end or fail.
+        Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Poll::Pending,
+    }
+}
+
+/// The deadlines of the lifecycle; what each of them becomes when it passes.
+#[derive(Default)]
+struct Clocks {
+    /// For the successor to become ready: `Overdue`.
+    readiness: Option<Instant>,
+    /// Of the successor's probation: `Proven`.
+    probation: Option<Instant>,
+    /// For the drain: `Overdue`.
+    drain: Option<Instant>,
+    /// Set to the earliest of them.
+    timer: Option<(Instant, Timer)>,
+}
+
+impl Clocks {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let clocks = [
+            (&mut self.readiness, Event::Overdue),
+            (&mut self.probation, Event::Proven),
+            (&mut self.drain, Event::Overdue),
+        ];
+        let earliest = clocks
+            .into_iter()
+            .filter_map(|(clock, event)| clock.map(|at| (at, clock, event)))
+            .min_by_key(|(at, _, _)| *at);
+        let Some((at, clock, event)) = earliest else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if self.timer.as_ref().is_none_or(|(set, _)| *set != at) {
+            self.timer = Some((at, Timer::at(at)));
+        }
+        let rung = self
+            .timer
+            .as_mut()
+            .is_some_and(|(_, timer)| timer.poll(cx).is_ready());
+        if !rung {
+            return Poll::Pending;
+        }
+        *clock = None;
+        self.timer = None;
+        Poll::Ready(event)
+    }
+}
+
+/// A timeout too long for the clock is none.
+fn after(timeout: Duration) -> Option<Instant> {
+    Instant::now().checked_add(timeout)
+}

@@ -1,0 +1,256 @@
+//! The examples do what their heads say.
+
+use std::net::TcpStream;
+
+use heirloom::http_types::{self, Method, Request, Url};
+use smol::Async;
+
+use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service, Tether};
+
+#[test]
+fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
+    let service = Launch::hello("127.0.0.1:0").spawn_as_it_is();
+    let line = service.log().wait_for("listening on ");
+    let pid = service.first().pid();
+    for words in [format!("kill -HUP {pid}"), format!("kill -TERM {pid}")] {
+        assert!(line.contains(&words), "{words:?} is missing: {line}");
+    }
+    let address: Address = word_after(&line, "listening on ").parse().unwrap();
+    let answer = Client::connect(&address).unwrap().get("/").unwrap();
+    assert_eq!(answer.text(), "Hello, world!\n");
+
+    let place = service.log().here();
+    service.first().hup();
+    let line = service.log().wait_for_after(place, "listening on ");
+    assert_eq!(
+        word_after(&line, "listening on ").parse(),
+        Ok(address.clone())
+    );
+    assert_eq!(service.first().wait_exit(), End::Exit(0));
+    Client::connect(&address).unwrap().get("/").unwrap();
+
+    let successor = word_after(&line, "kill -TERM ").parse().unwrap();
+    let successor = crate::kit::Process::open(successor);
+    successor.term();
+    assert_eq!(successor.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
+}
+
+#[test]
+fn hello_says_why_it_cannot_listen() {
+    let service = Launch::hello("127.0.0.1:http").spawn_as_it_is();
+    service.assert_gives_up(&["`127.0.0.1:http`"]);
+}
+
+/// What stands between `words` and the next blank or punctuation.
+fn word_after<'a>(line: &'a str, words: &str) -> &'a str {
+    let (_, after) = line.split_once(words).unwrap();
+    after.split([' ', ',', ';', ')']).next().unwrap()
+}
+
+#[test]
+fn api_without_arguments_says_how_to_use_it() {
+    let service = Launch::api(Config::new()).no_arguments().spawn_as_it_is();
+    service.assert_gives_up(&["usage: api --config FILE"]);
+}
+
+#[test]
+fn api_names_a_configuration_that_is_missing() {
+    let service = Launch::api(Config::new()).spawn_as_it_is();
+    service.assert_gives_up(&["api.toml: No such file or directory"]);
+}
+
+#[test]
+fn api_names_the_file_and_the_line_of_a_mistake() {
+    let mistakes = [
+        ("listen = [\"127.0.0.1:0\"", "line 1"),
+        (
+            "listen = [\"127.0.0.1:0\"]\ncolour = \"red\"",
+            "line 2, `colour = \"red\"`",
+        ),
+        (
+            "listen = [\"127.0.0.1:0\"]\nlisten = []",
+            "line 2, `listen = []`",
+        ),
+        ("listen = \"127.0.0.1:0\"", "line 1, `listen = "),
+        (
+            "listen = [\"127.0.0.1:0\"]\ninit_ms = \"soon\"",
+            "line 2, `init_ms = ",
+        ),
+        (
+            "listen = [\"127.0.0.1:0\"]\ninit_ms = -1",
+            "line 2, `init_ms = -1`",
+        ),
+        (
+            "listen = [\"127.0.0.1:0\"]\nfault = \"big\"",
+            "line 2, `fault = \"big\"`",
+        ),
+        ("greeting = \"hello\"", "listen"),
+        ("listen = []", "`listen` names no address"),
+        (
+            "listen = [\"127.0.0.1:0\"]\nfault = \"bad-config\"",
+            "`fault`",
+        ),
+    ];
+    for (text, place) in mistakes {
+        let service = Launch::api(Config::new()).spawn_with(text);
+        service.assert_gives_up(&["api.toml: ", place]);
+    }
+}
+
+#[test]
+fn api_serves_as_the_first_process_with_a_fault_that_is_meant_for_successors() {
+    for fault in ["exit", "hang", "panic-after-ready"] {
+        let service = Service::start(Config::new().fault(fault));
+        assert_eq!(service.get("/").generation(), 1, "{fault}");
+    }
+}
+
+#[test]
+fn api_answers_each_route() {
+    let service = Service::start(Config::new().greeting("Grüß Gott"));
+    let mut client = service.connect();
+    let mut get = |target: &str| {
+        let answer = client.get(target).unwrap();
+        assert_eq!(answer.pid(), service.first().pid(), "GET {target}");
+        assert_eq!(answer.generation(), 1, "GET {target}");
+        answer
+    };
+    assert_eq!(get("/").text(), "Grüß Gott");
+    assert_eq!(get("/pid").text(), service.first().pid().to_string());
+    assert_eq!(get("/slow?ms=1").text(), "done\n");
+    assert_eq!(get("/slow?m%73=%31").text(), "done\n");
+    assert_eq!(get("/%70id").status, 200);
+    assert_eq!(get("/stream?n=3").text(), "line 1\nline 2\nline 3\n");
+    assert_eq!(
+        get("/stream?n=3").header("transfer-encoding"),
+        Some("chunked")
+    );
+    assert_eq!(get("/stream?n=0").text(), "");
+    assert_eq!(get("/empty").status, 204);
+    let refused = [
+        ("/nowhere", 404),
+        ("/pid/", 404),
+        ("/echo", 405),
+        ("/slow", 400),
+        ("/slow?ms", 400),
+        ("/slow?ms=soon", 400),
+        ("/slow?ms=-1", 400),
+        ("/slow?ms=99999999999999999999", 400),
+        ("/slow?ms=%zz", 400),
+        ("/slow?ms=1%", 400),
+        ("/slow?%ff=1", 400),
+        ("/%ff", 400),
+        ("/stream", 400),
+    ];
+    for (target, status) in refused {
+        assert_eq!(get(target).status, status, "GET {target}");
+    }
+}
+
+#[test]
+fn api_echoes_bodies_of_any_size() {
+    let service = Service::start(Config::new());
+    let mut client = service.connect();
+    for size in [0, 1, 1_000, 100_000] {
+        let body = "x".repeat(size);
+        assert_eq!(client.post("/echo", &body).unwrap().text(), body);
+    }
+}
+
+#[test]
+fn api_understands_head_wherever_get() {
+    let service = Service::start(Config::new());
+    let mut client = service.connect();
+    for target in ["/", "/pid", "/slow?ms=1", "/stream?n=3", "/empty"] {
+        let head = client.request("HEAD", target).unwrap();
+        let get = client.get(target).unwrap();
+        assert_eq!(head.status, get.status, "HEAD {target}");
+        assert_eq!(
+            head.header("content-length"),
+            get.header("content-length"),
+            "HEAD {target}"
+        );
+    }
+}
+
+#[test]
+fn api_names_the_methods_that_a_path_allows() {
+    let service = Service::start(Config::new());
+    let mut client = service.connect();
+    let allowed = |answer: Answer| {
+        assert_eq!((answer.status, answer.pid()), (405, service.first().pid()));
+        answer.header("allow").map(str::to_owned)
+    };
+    assert_eq!(
+        allowed(client.request("DELETE", "/").unwrap()).as_deref(),
+        Some("GET, HEAD")
+    );
+    assert_eq!(
+        allowed(client.post("/pid", "").unwrap()).as_deref(),
+        Some("GET, HEAD")
+    );
+    assert_eq!(
+        allowed(client.request("GET", "/echo").unwrap()).as_deref(),
+        Some("POST")
+    );
+    assert_eq!(client.request("DELETE", "/nowhere").unwrap().status, 404);
+}
+
+/// Another client than ours, so that the suite does not agree with itself only.
+#[test]
+fn api_is_understood_by_the_client_of_async_h1() {
+    let service = Service::start(Config::new());
+    let ask = |method: Method, target: &str, body: &str| {
+        let Address::Tcp(address) = service.address() else {
+            panic!("a TCP address")
+        };
+        let url = Url::parse(&format!("http://{address}{target}")).unwrap();
+        let mut request = Request::new(method, url);
+        request.set_body(body);
+        smol::block_on(async {
+            let stream = Async::<TcpStream>::connect(address).await?;
+            let mut response = async_h1::connect(stream, request).await?;
+            let text = response.body_string().await?;
+            Ok::<_, http_types::Error>((response.status() as u16, text))
+        })
+        .unwrap()
+    };
+    assert_eq!(ask(Method::Get, "/", ""), (200, "hello".to_owned()));
+    service.restart();
+    assert_eq!(
+        ask(Method::Post, "/echo", "to and fro"),
+        (200, "to and fro".to_owned())
+    );
+    assert_eq!(
+        ask(Method::Get, "/stream?n=2", ""),
+        (200, "line 1\nline 2\n".to_owned())
+    );
+    assert_eq!(ask(Method::Get, "/empty", ""), (204, String::new()));
+    assert_eq!(ask(Method::Get, "/nowhere", "").0, 404);
+}
+
+#[test]
+fn the_client_of_the_kit_names_what_goes_wrong() {
+    let service = Service::start(Config::new());
+    let address = service.address();
+    let mut client = service.connect();
+    client.get("/").unwrap();
+    service.first().kill();
+    service.log().wait_for_end();
+    assert!(matches!(
+        client.get("/"),
+        Err(Failure::Closed | Failure::Reset)
+    ));
+    assert_eq!(Client::connect(&address).err(), Some(Failure::Refused));
+}
+
+#[test]
+fn services_end_with_the_tests_that_are_killed() {
+    let service = Service::start(Config::new());
+    let tether = Tether::new();
+    tether.hold(service.group());
+    service.restart();
+    tether.let_go();
+    service.log().wait_for_end();
+}

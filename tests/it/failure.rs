@@ -1,0 +1,325 @@
+//! A restart that fails leaves the predecessor serving as if nothing had
+//! happened: one line in the log names the successor, the step and the reason,
+//! no process is left over, and the next SIGHUP works.
+
+use crate::kit::{Client, Config, Fake, Launch, Service};
+
+const STARTING: &str = "starting: ";
+const AWAITING_CLAIM: &str = "waiting for its claim: ";
+const AWAITING_READINESS: &str = "waiting for its readiness: ";
+const SERVING: &str = "serving: ";
+
+/// The whole story: the executable is damaged, two restarts fail and say why,
+/// the executable is repaired, the third restart works.
+fn survives(damage: impl Fn(&Service), step: &str, reason: &str) {
+    survives_attempts(2, Config::new(), damage, step, reason);
+}
+
+fn survives_attempts(
+    attempts: usize,
+    config: Config,
+    damage: impl Fn(&Service),
+    step: &str,
+    reason: &str,
+) {
+    let service = Launch::api(config).own_binary().start();
+    let mut kept_alive = service.connect();
+    kept_alive.get("/").unwrap();
+    damage(&service);
+    for attempt in 1..=attempts {
+        let failure = service.restart_in_vain();
+        failure.assert_says(step);
+        failure.assert_says(reason);
+        // What cannot even be started has no pid.
+        assert_eq!(failure.successor().is_none(), step == STARTING);
+        assert_eq!(service.failed_restarts(), attempt, "one line for each");
+        service.assert_undisturbed();
+    }
+    assert_still_kept_alive(&mut kept_alive);
+    service.binary().restore();
+    service.restart();
+    assert_eq!(service.get("/").generation(), 2);
+    drop(kept_alive);
+    service.stop();
+}
+
+fn assert_still_kept_alive(client: &mut Client) {
+    let answer = client.get("/").unwrap();
+    assert!(
+        !answer.closes(),
+        "the connection is not to be closed: {answer:?}"
+    );
+}
+
+fn survives_fake(fake: Fake, step: &str, reason: &str) {
+    survives(
+        |service| service.binary().replace_with_fake(fake),
+        step,
+        reason,
+    );
+}
+
+/// Waits for a deadline, which has to be long enough for the good successor at
+/// the end of the story on a slow machine.
+fn survives_hanging_fake(fake: Fake, step: &str) {
+    let damage = |service: &Service| service.binary().replace_with_fake(fake);
+    let config = Config::new().ready_timeout_ms(2_000);
+    survives_attempts(1, config, damage, step, "not ready after 2");
+}
+
+#[test]
+fn a_missing_binary() {
+    survives(
+        |service| service.binary().remove(),
+        STARTING,
+        "No such file or directory",
+    );
+}
+
+#[test]
+fn a_binary_that_is_not_executable() {
+    let damage = |service: &Service| service.binary().replace_with_text("", 0o644);
+    survives(damage, STARTING, "Permission denied");
+}
+
+#[test]
+fn a_binary_of_no_known_format() {
+    let damage = |service: &Service| service.binary().replace_with_text("\u{7f}no ELF", 0o755);
+    survives(damage, STARTING, "Exec format error");
+}
+
+#[test]
+fn a_successor_that_exits_at_once() {
+    survives_fake(Fake::ExitsAtOnce, AWAITING_CLAIM, "exit status: 0");
+}
+
+#[test]
+fn a_successor_that_exits_non_zero() {
+    survives_fake(Fake::ExitsWithStatus7, AWAITING_CLAIM, "exit status: 7");
+}
+
+#[test]
+fn a_successor_that_is_killed() {
+    survives_fake(Fake::IsKilled, AWAITING_CLAIM, "signal: 9");
+}
+
+#[test]
+fn a_successor_that_hangs() {
+    survives_hanging_fake(Fake::Hangs, AWAITING_CLAIM);
+}
+
+#[test]
+fn a_successor_that_hangs_after_its_claim() {
+    survives_hanging_fake(Fake::ClaimsAndHangs, AWAITING_READINESS);
+}
+
+#[test]
+fn a_successor_that_closes_the_channel() {
+    survives_fake(Fake::ClosesTheChannel, AWAITING_CLAIM, "closed the channel");
+}
+
+#[test]
+fn a_successor_that_speaks_nonsense() {
+    survives_fake(Fake::SpeaksNonsense, AWAITING_CLAIM, "nonsense");
+}
+
+#[test]
+fn a_successor_that_sends_an_unknown_message() {
+    survives_fake(Fake::SpeaksInRiddles, AWAITING_CLAIM, "riddle");
+}
+
+#[test]
+fn a_successor_that_sends_an_empty_message() {
+    survives_fake(Fake::SaysNothingAloud, AWAITING_CLAIM, "channel");
+}
+
+#[test]
+fn a_successor_that_is_ready_before_its_claim() {
+    survives_fake(
+        Fake::SpeaksOutOfTurn,
+        AWAITING_CLAIM,
+        "`ready` out of order",
+    );
+}
+
+#[test]
+fn a_successor_that_sends_too_long_a_message() {
+    survives_fake(Fake::SpeaksAtLength, AWAITING_CLAIM, "nonsense");
+}
+
+#[test]
+fn a_successor_of_another_protocol_version() {
+    survives_fake(Fake::SpeaksAnotherVersion, AWAITING_CLAIM, "version 4711");
+}
+
+#[test]
+fn a_successor_that_exits_after_its_claim() {
+    survives_fake(Fake::ClaimsAndExits, AWAITING_READINESS, "exit status: 7");
+}
+
+#[test]
+fn a_successor_that_is_killed_after_its_claim() {
+    survives_fake(Fake::ClaimsAndIsKilled, AWAITING_READINESS, "signal: 9");
+}
+
+#[test]
+fn a_successor_that_closes_the_channel_after_its_claim() {
+    survives_fake(
+        Fake::ClaimsAndClosesTheChannel,
+        AWAITING_READINESS,
+        "closed the channel",
+    );
+}
+
+#[test]
+fn a_successor_that_claims_twice() {
+    survives_fake(
+        Fake::ClaimsTwice,
+        AWAITING_READINESS,
+        "`get_listener` out of order",
+    );
+}
+
+#[test]
+fn a_successor_that_says_why_it_gives_up() {
+    survives_fake(Fake::ClaimsAndGivesUp, AWAITING_READINESS, Fake::REASON);
+}
+
+#[test]
+fn a_successor_that_exits_when_it_should_serve() {
+    survives_probation(Fake::ServesAndExits, "exit status: 7");
+}
+
+#[test]
+fn a_successor_that_is_killed_when_it_should_serve() {
+    survives_probation(Fake::ServesAndIsKilled, "signal: 9");
+}
+
+#[test]
+fn a_successor_that_closes_the_channel_when_it_should_serve() {
+    survives_probation(Fake::ServesAndClosesTheChannel, "closed the channel");
+}
+
+/// A successor that has taken over and dies in its probation is undone.
+fn survives_probation(fake: Fake, reason: &str) {
+    let service = Launch::api(Config::new().probation_ms(20_000))
+        .own_binary()
+        .start();
+    service.binary().replace_with_fake(fake);
+    for attempt in 1..=2 {
+        let failure = service.restart_in_vain();
+        failure.assert_says("restart undone");
+        failure.assert_says(SERVING);
+        failure.assert_says(reason);
+        assert_eq!(service.failed_restarts(), attempt);
+        service.assert_undisturbed();
+        assert_still_kept_alive(&mut service.connect());
+    }
+    service.binary().restore();
+    service.restart();
+    service.stop();
+}
+
+#[test]
+fn a_successor_that_panics_after_it_was_ready() {
+    let config = Config::new().probation_ms(20_000);
+    let service = Service::start(config.clone().fault("panic-after-ready"));
+    let failure = service.restart_in_vain();
+    failure.assert_says("restart undone");
+    failure.assert_says("exit status: 101");
+    service.assert_undisturbed();
+    service.configure(&config);
+    service.restart();
+    service.stop();
+}
+
+/// The faults of the example itself, through its configuration.
+fn survives_configuration(faulty: &str, step: &str, reasons: &[&str]) {
+    let service = Service::start(Config::new().ready_timeout_ms(2_000));
+    service.configure_with(faulty);
+    let failure = service.restart_in_vain();
+    failure.assert_says(step);
+    reasons
+        .iter()
+        .for_each(|reason| failure.assert_says(reason));
+    service.assert_undisturbed();
+    service.configure(&Config::new());
+    service.restart();
+    assert_eq!(service.get("/").generation(), 2);
+}
+
+#[test]
+fn a_configuration_that_makes_the_successor_exit() {
+    let faulty = Config::new().fault("exit").to_toml();
+    survives_configuration(&faulty, AWAITING_CLAIM, &["exit status: 3"]);
+}
+
+#[test]
+fn a_configuration_that_makes_the_successor_hang() {
+    let faulty = Config::new().fault("hang").to_toml();
+    survives_configuration(&faulty, AWAITING_CLAIM, &["not ready after 2"]);
+}
+
+#[test]
+fn a_configuration_that_asks_for_a_malformed_one() {
+    let faulty = Config::new().fault("bad-config").to_toml();
+    survives_configuration(
+        &faulty,
+        AWAITING_CLAIM,
+        &["exit status: 1", "api.toml: `fault`"],
+    );
+}
+
+#[test]
+fn a_configuration_with_a_mistake_is_named_in_the_line_of_the_failure() {
+    let faulty = "listen = [\"127.0.0.1:0\"]\ngreeting = 3\n";
+    let reasons = [
+        "exit status: 1",
+        "api.toml: line 2, `greeting = 3`: invalid type",
+    ];
+    survives_configuration(faulty, AWAITING_CLAIM, &reasons);
+}
+
+#[test]
+fn a_configuration_without_an_address() {
+    survives_configuration(
+        "listen = []",
+        AWAITING_CLAIM,
+        &["`listen` names no address"],
+    );
+}
+
+#[test]
+fn a_configuration_with_an_address_that_is_none() {
+    let faulty = Config::on(&["127.0.0.1:0", "no address"]).to_toml();
+    survives_configuration(&faulty, AWAITING_CLAIM, &["`no address`"]);
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written() {
+    let faulty = Config::new().pid_file("/nowhere/at/all/api.pid").to_toml();
+    survives_configuration(&faulty, AWAITING_READINESS, &["`/nowhere/at/all/api.pid`"]);
+}
+
+#[test]
+fn failures_of_different_kinds_one_after_another() {
+    let service = Launch::api(Config::new()).own_binary().start();
+    let descriptors = service.settled_descriptors();
+    let fakes = [
+        Fake::ExitsAtOnce,
+        Fake::ClaimsAndIsKilled,
+        Fake::SpeaksNonsense,
+    ];
+    for fake in fakes.into_iter().cycle().take(30) {
+        service.binary().replace_with_fake(fake);
+        service.restart_in_vain();
+    }
+    service.assert_undisturbed();
+    assert_eq!(
+        service.settled_descriptors(),
+        descriptors,
+        "descriptors after 30 failures"
+    );
+    service.binary().restore();
+    service.restart();
+}

@@ -1,0 +1,118 @@
+//! Executables: the examples, and copies of them to be damaged and replaced.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::RwLock;
+use std::time::SystemTime;
+
+use super::Fake;
+
+/// Held for reading while a process is started and for writing while an
+/// executable is written.
+///
+/// A child has copies of all our descriptors until it calls `exec`. One that is
+/// started while an executable is open for writing would therefore keep that
+/// executable from being run (`ETXTBSY`).
+pub(super) static WRITING: RwLock<()> = RwLock::new(());
+
+/// Where cargo has put an example.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("/proc is there");
+    let profile = tests
+        .parent()
+        .and_then(Path::parent)
+        .expect("target/<profile>/deps");
+    let path = profile.join("examples").join(name);
+    let built = modified(&path).unwrap_or_else(|| {
+        panic!("{} is missing; {HOW_TO_BUILD}", path.display());
+    });
+    // Without this, a change of the library would seem to have no effect.
+    // Cargo has noted beside the executable what it was made from.
+    let sources = fs::read_to_string(path.with_extension("d")).unwrap_or_default();
+    let mut sources = sources.split_ascii_whitespace().skip(1).map(Path::new);
+    if let Some(source) = sources.find(|source| modified(source) > Some(built)) {
+        let (path, source) = (path.display(), source.display());
+        panic!("{path} is older than {source}; {HOW_TO_BUILD}");
+    }
+    path
+}
+
+const HOW_TO_BUILD: &str =
+    "`cargo test` builds the examples, `cargo test --test it` does not: `cargo build --examples`";
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
+}
+
+/// The Rust files in a directory and below.
+pub(crate) fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// The executable of one service, in the directory of its test.
+pub(crate) struct Binary {
+    path: PathBuf,
+}
+
+impl Binary {
+    /// Puts the `api` example at `path`.
+    pub(crate) fn api(path: PathBuf) -> Self {
+        let binary = Binary { path };
+        binary.replace_with(&example("api"));
+        binary
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn remove(&self) {
+        fs::remove_file(&self.path).unwrap();
+    }
+
+    /// Puts the `api` example where it was, or where something else is now.
+    pub(crate) fn restore(&self) {
+        self.replace_with(&example("api"));
+    }
+
+    pub(crate) fn replace_with_fake(&self, fake: Fake) {
+        fs::write(Fake::file(&self.path), fake.name()).unwrap();
+        self.replace_with(&example("fake_successor"));
+    }
+
+    /// Puts a text in the place of the executable, as a botched deploy does.
+    pub(crate) fn replace_with_text(&self, text: &str, mode: u32) {
+        let fresh = self.fresh();
+        let _lock = WRITING.write().unwrap();
+        fs::write(&fresh, text).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).unwrap();
+        fs::rename(&fresh, &self.path).unwrap();
+    }
+
+    /// Puts a new file in the place of the executable in one step, as a careful
+    /// deploy does.
+    fn replace_with(&self, source: &Path) {
+        let fresh = self.fresh();
+        {
+            // A copy, not a hard link: renaming one link of a file over another
+            // does nothing at all.
+            let _lock = WRITING.write().unwrap();
+            fs::copy(source, &fresh).unwrap();
+        }
+        fs::rename(&fresh, &self.path).unwrap();
+    }
+
+    fn fresh(&self) -> PathBuf {
+        self.path.with_extension("fresh")
+    }
+}

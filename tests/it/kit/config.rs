@@ -1,0 +1,88 @@
+//! The configuration file of the `api` example.
+
+use serde::Serialize;
+
+/// What a test writes into the file; what it leaves out is left out there too.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Config {
+    listen: Vec<String>,
+    greeting: String,
+    ready_timeout_ms: Option<u64>,
+    drain_timeout_ms: Option<u64>,
+    probation_ms: Option<u64>,
+    pid_file: Option<String>,
+    init_ms: Option<u64>,
+    ballast_mb: Option<u64>,
+    fault: Option<String>,
+}
+
+impl Config {
+    /// Listens on a free port of the loopback, and watches no successor, which
+    /// makes restarts quick; the tests of the probation ask for one.
+    pub(crate) fn new() -> Self {
+        Config::on(&["127.0.0.1:0"])
+    }
+
+    pub(crate) fn on(addresses: &[&str]) -> Self {
+        Config {
+            listen: addresses.iter().map(ToString::to_string).collect(),
+            greeting: "hello".to_owned(),
+            ready_timeout_ms: None,
+            drain_timeout_ms: None,
+            probation_ms: Some(0),
+            pid_file: None,
+            init_ms: None,
+            ballast_mb: None,
+            fault: None,
+        }
+    }
+
+    pub(crate) fn greeting(mut self, greeting: &str) -> Self {
+        self.greeting = greeting.to_owned();
+        self
+    }
+
+    pub(crate) fn ready_timeout_ms(mut self, timeout: u64) -> Self {
+        self.ready_timeout_ms = Some(timeout);
+        self
+    }
+
+    pub(crate) fn drain_timeout_ms(mut self, timeout: u64) -> Self {
+        self.drain_timeout_ms = Some(timeout);
+        self
+    }
+
+    pub(crate) fn default_probation(mut self) -> Self {
+        self.probation_ms = None;
+        self
+    }
+
+    pub(crate) fn probation_ms(mut self, probation: u64) -> Self {
+        self.probation_ms = Some(probation);
+        self
+    }
+
+    pub(crate) fn pid_file(mut self, path: &str) -> Self {
+        self.pid_file = Some(path.to_owned());
+        self
+    }
+
+    pub(crate) fn init_ms(mut self, time: u64) -> Self {
+        self.init_ms = Some(time);
+        self
+    }
+
+    pub(crate) fn ballast_mb(mut self, size: u64) -> Self {
+        self.ballast_mb = Some(size);
+        self
+    }
+
+    pub(crate) fn fault(mut self, fault: &str) -> Self {
+        self.fault = Some(fault.to_owned());
+        self
+    }
+
+    pub(crate) fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every configuration can be written")
+    }
+}

@@ -1,0 +1,40 @@
+//! The test kit: it starts real services, talks to them, and watches them, in
+//! the words of the domain, so that a test reads as a short story.
+//!
+//! # Two rules
+//!
+//! - **Nothing sleeps.** Whatever a test waits for is a fact that the kernel
+//!   reports: a line in the log, the end of a pipe, a pidfd, bytes on a socket.
+//!   Each wait has the deadline [`PATIENCE`], which only a failure reaches.
+//! - **Nothing leaks.** A [`Service`] is a process group, killed and reaped as a
+//!   whole when the service is dropped, also when the test has failed, and by a
+//!   [`Tether`] when the tests are killed. A failed test prints the log of its
+//!   services.
+
+mod binary;
+mod client;
+mod config;
+mod fake;
+mod load;
+mod log;
+mod process;
+mod service;
+mod tether;
+
+use std::time::Duration;
+
+pub(crate) use self::binary::{Binary, example, rust_files};
+pub(crate) use self::client::{Address, Answer, Client, Failure};
+pub(crate) use self::config::Config;
+pub(crate) use self::fake::Fake;
+pub(crate) use self::load::{Connections, Load, Tally};
+pub(crate) use self::log::Log;
+pub(crate) use self::process::{End, Process};
+pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::tether::Tether;
+
+/// How long a test waits for a fact before it gives up.
+///
+/// Generous, because a machine that builds at the same time can be slow, and
+/// because a test that passes never waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

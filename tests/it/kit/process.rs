@@ -1,0 +1,242 @@
+//! One process of a service, seen from outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::thread;
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+    test_kill_process, waitid,
+};
+
+use super::PATIENCE;
+
+/// A process, held by a pidfd: its number may come to name another one, the
+/// pidfd never does.
+pub(crate) struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// How a process came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With this exit status.
+    Exit(i32),
+    /// By this signal.
+    Killed(i32),
+    /// Its predecessor lives and has taken note of it instead of us, so that we
+    /// only know that it ended.
+    Unknown,
+}
+
+impl Process {
+    pub(crate) fn open(pid: i32) -> Self {
+        Process::open_if_there(pid).unwrap_or_else(|| panic!("there is no process {pid}"))
+    }
+
+    /// `None` if there is no process of this number (any more).
+    pub(crate) fn open_if_there(pid: i32) -> Option<Self> {
+        let pid = Pid::from_raw(pid).expect("the pid of a process is not 0");
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        Some(Process { pid, pidfd })
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    pub(crate) fn hup(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    pub(crate) fn term(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    pub(crate) fn int(&self) {
+        self.signal(Signal::INT);
+    }
+
+    pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Stops the process where it is, so that what it must find when it goes on
+    /// can be prepared without a race.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        pidfd_send_signal(&self.pidfd, signal)
+            .unwrap_or_else(|error| panic!("process {} got no {signal:?}: {error}", self.pid()));
+    }
+
+    /// Waits until the process has ended *and* its parent has taken note.
+    pub(crate) fn wait_reaped(&self) {
+        self.wait_exit();
+        let deadline = Instant::now() + PATIENCE;
+        // Nothing reports this to a third party, but its moment is near: a
+        // parent that waits has been woken.
+        while test_kill_process(self.pid).is_ok() {
+            assert!(
+                Instant::now() < deadline,
+                "process {} is not reaped",
+                self.pid()
+            );
+            thread::yield_now();
+        }
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !exits_within(
+            &self.pidfd,
+            Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+        )
+    }
+
+    /// Waits for the end of the process and says what kind it was.
+    ///
+    /// Orphans of a service become children of ours (see `Service`), so it is
+    /// known for every process whose predecessor has exited. The process stays
+    /// a zombie until its service is dropped.
+    pub(crate) fn wait_exit(&self) -> End {
+        let patience = Timespec {
+            tv_sec: PATIENCE.as_secs() as i64,
+            tv_nsec: 0,
+        };
+        assert!(
+            exits_within(&self.pidfd, patience),
+            "process {} does not exit",
+            self.pid()
+        );
+        let status = waitid(
+            WaitId::PidFd(self.pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+        );
+        match status.ok().flatten() {
+            None => End::Unknown,
+            Some(status) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(status), _) => End::Exit(status),
+                (None, Some(signal)) => End::Killed(signal),
+                (None, None) => End::Unknown,
+            },
+        }
+    }
+
+    /// The children, zombies included: the pid and the state letter of each.
+    pub(crate) fn children(&self) -> BTreeMap<i32, char> {
+        let processes = fs::read_dir("/proc").expect("/proc is there");
+        processes
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(|pid: i32| {
+                let (parent, state) = parent_and_state(pid)?;
+                (parent == self.pid()).then_some((pid, state))
+            })
+            .collect()
+    }
+
+    /// The only child there is.
+    pub(crate) fn only_child(&self) -> Process {
+        let children = self.children();
+        assert_eq!(
+            children.len(),
+            1,
+            "children of {}: {children:?}",
+            self.pid()
+        );
+        Process::open(*children.keys().next().unwrap())
+    }
+
+    /// What each open descriptor leads to. The numbers of inodes are left out,
+    /// because another generation has other sockets of the same kind.
+    pub(crate) fn descriptors(&self) -> BTreeMap<u32, String> {
+        let links = fs::read_dir(self.path("fd")).expect("the process lives");
+        links
+            .filter_map(|entry| {
+                let path = entry.ok()?.path();
+                let number = path.file_name()?.to_str()?.parse().ok()?;
+                let link = fs::read_link(&path).ok()?.to_string_lossy().into_owned();
+                let kind = link
+                    .split_once(":[")
+                    .map_or(link.as_str(), |(kind, _)| kind);
+                Some((number, kind.to_owned()))
+            })
+            .collect()
+    }
+
+    /// Where one descriptor leads, with the number of the inode.
+    pub(crate) fn descriptor(&self, number: u32) -> PathBuf {
+        fs::read_link(self.path(&format!("fd/{number}"))).expect("the descriptor is open")
+    }
+
+    pub(crate) fn executable(&self) -> PathBuf {
+        fs::read_link(self.path("exe")).expect("the process lives")
+    }
+
+    pub(crate) fn directory(&self) -> PathBuf {
+        fs::read_link(self.path("cwd")).expect("the process lives")
+    }
+
+    /// The arguments, each as the bytes that were given.
+    pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
+        self.strings("cmdline")
+    }
+
+    /// The environment as the process was started with it.
+    pub(crate) fn environment(&self) -> BTreeSet<String> {
+        let strings = self.strings("environ");
+        strings
+            .iter()
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+            .collect()
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        fs::read_dir(self.path("task"))
+            .expect("the process lives")
+            .count()
+    }
+
+    fn strings(&self, file: &str) -> Vec<Vec<u8>> {
+        let bytes = fs::read(self.path(file)).expect("the process lives");
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
+        bytes.split(|byte| *byte == 0).map(<[u8]>::to_vec).collect()
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.pid()))
+    }
+}
+
+fn exits_within(pidfd: &OwnedFd, patience: Timespec) -> bool {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    loop {
+        match poll(&mut fds, Some(&patience)) {
+            Ok(ready) => return ready > 0,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("a pidfd cannot be polled: {error}"),
+        }
+    }
+}
+
+fn parent_and_state(pid: i32) -> Option<(i32, char)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program stands in parentheses and may contain anything.
+    let (_, after) = stat.rsplit_once(") ")?;
+    let mut fields = after.split(' ');
+    let state = fields.next()?.chars().next()?;
+    Some((fields.next()?.parse().ok()?, state))
+}

@@ -1,0 +1,24 @@
+//! Tests with real processes: the `api` example is started, restarted, stopped,
+//! damaged and asked from outside, as an operator and its clients would.
+//!
+//! Each module is about one promise of the library, and the name of a test
+//! restates a part of it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may panic, and shows what it saw when it does"
+)]
+
+mod drain;
+mod examples;
+mod failure;
+mod inheritance;
+mod kit;
+mod listeners;
+mod load;
+mod restart;
+mod signals;
+mod tidy;
