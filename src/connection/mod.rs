@@ -111,33 +111,37 @@ enum Idle {
 }
 
 /// Waits for a request, for at most `patience`, or the grace during a drain.
-async fn idle(
-    socket: &Async<OwnedFd>,
-    ticket: &Ticket,
-    limits: &Limits,
+///
+/// Not an `async fn`: that would keep everything twice, and this is most of
+/// what an idle connection is made of.
+fn idle<'a>(
+    socket: &'a Async<OwnedFd>,
+    ticket: &'a Ticket,
+    limits: &'a Limits,
     patience: Duration,
-) -> Idle {
-    let deadline = |now| match ticket.draining() {
-        true => due(now, spread(limits.drain_grace, socket)),
-        false => due(now, patience),
+) -> impl Future<Output = Idle> + 'a {
+    let set_deadline = move |now| {
+        ticket.set_deadline(match ticket.draining() {
+            true => due(now, spread(limits.drain_grace, socket)),
+            false => due(now, patience),
+        });
     };
     let now = Instant::now();
     ticket.set_activity(Activity::Idle, now);
     ticket.set_request(None);
-    ticket.set_deadline(deadline(now));
-    future::poll_fn(|cx| {
+    set_deadline(now);
+    future::poll_fn(move |cx| {
         if socket.poll_readable(cx).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
-                Poll::Ready(Notice::Drain) => ticket.set_deadline(deadline(Instant::now())),
+                Poll::Ready(Notice::Drain) => set_deadline(Instant::now()),
                 Poll::Pending => return Poll::Pending,
             }
         }
     })
-    .await
 }
 
 /// Up to half as much again, different for connections that are open at the
@@ -468,7 +472,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     std::panic::catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
             }
             if upgrade.is_none() {
-                log::error!("{method} {target} of {peer} cannot be upgraded: its body is unread");
+                log::error!(
+                    "{method} {target} of {peer} cannot be upgraded: its body is unread, or the \
+                     handler has called send_upgrade"
+                );
                 response = internal_error();
                 exchange.persistent = false;
             }

@@ -5,12 +5,17 @@ use std::future::Future;
 use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_types::{Body, Method, Response, StatusCode};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
-use smol::io::{AsyncReadExt, AsyncWriteExt, Cursor};
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
 use super::{Handler, Protocol, serve};
 use crate::limits::Limits;
@@ -42,16 +47,29 @@ impl<H: Handler> World<H> {
 
     fn connect(&self) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
+        self.accept(ours.into());
+        Client(smol::Async::new(theirs).unwrap())
+    }
+
+    /// A connection on which each of the server's sends is one read here.
+    fn connect_by_packets(&self) -> Client {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        self.accept(ours);
+        Client(smol::Async::new(theirs.into()).unwrap())
+    }
+
+    fn accept(&self, socket: OwnedFd) {
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
         let ticket = self.roster.admit(Peer::Unix);
         self.executor
-            .spawn(serve(
-                OwnedFd::from(ours),
-                ticket,
-                Rc::clone(&self.protocol),
-            ))
+            .spawn(serve(socket, ticket, Rc::clone(&self.protocol)))
             .detach();
-        Client(smol::Async::new(theirs).unwrap())
     }
 
     fn run<T>(&self, story: impl Future<Output = T>) -> T {
@@ -843,7 +861,7 @@ fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
             }
         });
         let reading = world.executor.spawn(async move {
-            let mut bytes = [0; 65536];
+            let mut bytes = vec![0; 65536];
             while reader.0.read(&mut bytes).await.unwrap() > 0 {}
         });
         for _ in 0..5 {
@@ -864,7 +882,7 @@ fn the_future_of_an_idle_connection_is_small() {
         world.roster.admit(Peer::Unix),
         Rc::clone(&world.protocol),
     );
-    assert!(size_of_val(&future) <= 256, "{}", size_of_val(&future));
+    assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
 }
 
 #[test]
@@ -1003,5 +1021,133 @@ fn every_case_of_the_conformance_table_holds() {
             }
         };
         smol::future::or(smol::unblock(move || conformance::check(address)), serving).await;
+    });
+}
+
+#[test]
+fn head_and_body_leave_in_one_send_and_so_do_pipelined_responses() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        let mut client = world.connect_by_packets();
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        for count in [1, 20] {
+            client.send(get.repeat(count)).await;
+            let mut packet = vec![0; 65536];
+            let length = client.0.read(&mut packet).await.unwrap();
+            let answer = String::from_utf8_lossy(&packet[..length]);
+            assert_eq!(statuses(&answer), vec![200; count]);
+            assert!(answer.ends_with("\r\n\r\nGET /x"), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn earlier_responses_do_not_wait_for_a_slow_handler() {
+    let world = World::new(Limits::default(), |request: Request| async move {
+        if request.target() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::from("."))
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        client.until(".").await;
+    });
+}
+
+#[test]
+fn a_streamed_response_leaves_as_it_comes() {
+    thread_local!(static SOURCE: RefCell<Option<UnixStream>> = const { RefCell::new(None) });
+    let world = World::new(Limits::default(), |_: Request| async {
+        let (source, sink) = UnixStream::pair()?;
+        SOURCE.set(Some(source));
+        let reader = BufReader::new(smol::Async::new(sink)?);
+        let mut response = Response::new(200);
+        response.set_body(Body::from_reader(reader, None));
+        Ok(response)
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.until("\r\n\r\n").await;
+        assert!(
+            head.contains("\r\ntransfer-encoding: chunked\r\n"),
+            "{head}"
+        );
+        let source = SOURCE.take().unwrap();
+        for (piece, chunk) in [("a", "1\r\na\r\n"), ("bcd", "3\r\nbcd\r\n")] {
+            std::io::Write::write_all(&mut &source, piece.as_bytes()).unwrap();
+            assert_eq!(client.until(chunk).await, chunk);
+        }
+        drop(source);
+        client.until("0\r\n\r\n").await;
+    });
+}
+
+/// Produces bytes for ever, or panics.
+struct Source {
+    produced: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl AsyncRead for Source {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let produced = self.produced.fetch_add(into.len(), Ordering::Relaxed);
+        assert!(produced < self.limit, "as asked");
+        Poll::Ready(Ok(into.len()))
+    }
+}
+
+#[test]
+fn a_streamed_response_waits_for_its_reader() {
+    let produced = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&produced);
+    let limits = Limits::default().write_timeout(Duration::from_millis(50));
+    let world = World::new(limits, move |_: Request| {
+        let produced = Arc::clone(&counter);
+        async {
+            let limit = usize::MAX;
+            let mut response = Response::new(200);
+            let source = BufReader::new(Source { produced, limit });
+            response.set_body(Body::from_reader(source, None));
+            Ok(response)
+        }
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        world.roster.below(1).await;
+    });
+    // What the socket and the buffers hold, not gigabytes.
+    let produced = produced.load(Ordering::Relaxed);
+    assert!(produced < 4_000_000, "{produced}");
+}
+
+#[test]
+fn a_body_that_panics_ends_its_connection_only() {
+    let world = World::new(Limits::default(), |_: Request| async {
+        let source = Source {
+            produced: Arc::default(),
+            limit: 100_000,
+        };
+        let mut response = Response::new(200);
+        response.set_body(Body::from_reader(BufReader::new(source), None));
+        Ok(response)
+    });
+    world.run(async {
+        for _ in 0..2 {
+            let mut client = world.connect();
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let answer = client.rest().await;
+            assert_eq!(statuses(&answer), [200]);
+            assert!(!answer.ends_with("0\r\n\r\n"));
+        }
     });
 }
