@@ -4,8 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::handoff::message::VERSION;
-
 /// The result of an operation of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -57,6 +55,7 @@ pub(crate) enum Kind {
     },
     Version {
         theirs: u64,
+        ours: u64,
     },
     Handoff {
         step: &'static str,
@@ -109,8 +108,8 @@ impl Error {
         Kind::Invocation { what, cause }.into()
     }
 
-    pub(crate) fn version(theirs: u64) -> Self {
-        Kind::Version { theirs }.into()
+    pub(crate) fn version(theirs: u64, ours: u64) -> Self {
+        Kind::Version { theirs, ours }.into()
     }
 
     pub(crate) fn handoff(step: &'static str, cause: impl Into<io::Error>) -> Self {
@@ -160,10 +159,10 @@ impl fmt::Display for Error {
             Kind::Invocation { what, cause } => {
                 write!(f, "could not find out {what} of this process: {cause}")
             }
-            Kind::Version { theirs } => write!(
+            Kind::Version { theirs, ours } => write!(
                 f,
                 "the predecessor speaks version {theirs} of the handoff protocol, \
-                 this process speaks version {VERSION}"
+                 this process speaks version {ours}"
             ),
             Kind::Handoff { step, cause } => {
                 write!(f, "the handoff failed while {step}: {cause}")

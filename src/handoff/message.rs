@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::listener::ListenerRecord;
+
 /// The version of the protocol that this process speaks.
 pub(crate) const VERSION: u64 = 1;
 
@@ -57,26 +59,6 @@ pub(crate) enum FromSuccessor {
     Failed { reason: String },
 }
 
-/// A listener, described.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ListenerRecord {
-    pub(crate) name: String,
-    pub(crate) addr: AddressRecord,
-    /// The index of its descriptor in the packet.
-    pub(crate) fd: usize,
-    /// Device and inode of a UNIX socket's file, so that its last owner
-    /// removes that file and no other.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) file: Option<(u64, u64)>,
-}
-
-/// An address: as it was asked for, and as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AddressRecord {
-    pub(crate) requested: String,
-    pub(crate) bound: String,
-}
-
 impl FromPredecessor {
     /// The name of the message, as on the wire.
     pub(crate) fn name(&self) -> &'static str {
@@ -107,6 +89,7 @@ impl FromSuccessor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::AddressRecord;
 
     #[test]
     fn messages_have_the_form_that_is_documented() {

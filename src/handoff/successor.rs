@@ -13,8 +13,9 @@ use smol::future::FutureExt as _;
 
 use super::PREDECESSOR_VARIABLE;
 use super::channel::{Channel, Silence};
-use super::message::{FromPredecessor, FromSuccessor, ListenerRecord, VERSION};
+use super::message::{FromPredecessor, FromSuccessor, VERSION};
 use crate::error::{Error, Result};
+use crate::listener::ListenerRecord;
 
 /// How long an answer of the predecessor is waited for. It sends one at once,
 /// so this is the deadline for one that was stopped or hangs.
@@ -75,7 +76,7 @@ impl Predecessor {
         };
         match (packet.message, packet.descriptors.as_slice()) {
             (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
-                let error = Error::version(version);
+                let error = Error::version(version, VERSION);
                 predecessor.send_failed(&error.to_string());
                 Err(error)
             }

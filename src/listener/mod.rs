@@ -2,6 +2,7 @@
 
 mod address;
 mod bind;
+mod record;
 
 use std::fmt;
 use std::io;
@@ -16,9 +17,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 pub(crate) use address::Address;
 use address::Resolved;
+pub(crate) use record::{AddressRecord, ListenerRecord};
 
 use crate::error::{Error, Result};
-use crate::handoff::message::{AddressRecord, ListenerRecord};
 use crate::roster::Peer;
 
 /// An open listening socket.

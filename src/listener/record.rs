@@ -1,0 +1,23 @@
+//! A listener as the handoff describes it.
+
+use serde::{Deserialize, Serialize};
+
+/// A listener, described.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenerRecord {
+    pub(crate) name: String,
+    pub(crate) addr: AddressRecord,
+    /// The index of its descriptor in the packet.
+    pub(crate) fd: usize,
+    /// Device and inode of a UNIX socket's file, so that its last owner
+    /// removes that file and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) file: Option<(u64, u64)>,
+}
+
+/// An address: as it was asked for, and as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AddressRecord {
+    pub(crate) requested: String,
+    pub(crate) bound: String,
+}
