@@ -422,6 +422,15 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let request = Request::new(request, Arc::clone(&target), raw, peer, status);
         let outcome = self.handle(request).await;
         let mut response = match (outcome, self.body_failure()) {
+            (Outcome::Response(mut response), Some(failure))
+                if response.status() == StatusCode::UnprocessableEntity =>
+            {
+                // http-types gives this status to the error of any body that
+                // cannot be read, and some applications turn errors into
+                // responses themselves.
+                response.set_status(failure.refusal().status);
+                *response
+            }
             (Outcome::Response(response), _) => *response,
             // Whatever the handler made of it, the client is at fault.
             (Outcome::Error(_), Some(failure)) => failure.refusal().into(),

@@ -47,7 +47,8 @@ const POOLED_BUFFERS: usize = 64;
 ///
 /// A request body that cannot be read to its end, because it is malformed, too
 /// large, cut short, or late, is an error for whoever reads it. If the handler
-/// then returns an error the client gets the status that fits: 400, 413 or
+/// then returns an error, or a response with the status 422 that http-types
+/// gives to such errors, the client gets the status that fits: 400, 413 or
 /// 408. A body is for the time of its request: read after the response has
 /// been sent it is an error, too.
 ///

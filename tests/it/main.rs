@@ -12,9 +12,11 @@
     reason = "a test may panic, and shows what it saw when it does"
 )]
 
+mod conformance;
 mod drain;
 mod examples;
 mod failure;
+mod http;
 mod inheritance;
 mod kit;
 mod limits;
