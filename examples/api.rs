@@ -310,8 +310,6 @@ async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Resul
     // A mistake in a request is an answer too, so that it carries the headers below.
     let mut response = match route(&mut request, &service).await {
         Ok(response) => response,
-        // A body that was cut off or came too slowly: the library knows best.
-        Err(error) if error.downcast_ref::<io::Error>().is_some() => return Err(error),
         Err(error) => {
             let mut response = Response::new(error.status());
             response.set_body(format!("{error}\n"));
