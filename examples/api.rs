@@ -28,6 +28,8 @@
 //! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |
 //! | `probation_ms` | how long a successor is watched before this process goes; 0: not at all | the library's |
 //! | `pid_file` | where to write the pid | none |
+//! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
+//! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
 //! | `init_ms` | pretend a start-up that takes so long | 0 |
 //! | `ballast_mb` | touch so much memory at the start | 0 |
 //! | `fault` | go wrong on purpose, see below | `"none"` |
@@ -47,10 +49,22 @@
 //!
 //! # Routes
 //!
-//! `GET /` is answered with the greeting, `GET /pid` with the pid, `POST /echo`
-//! with its own body, `GET /slow?ms=N` after N milliseconds, `GET /stream?n=K`
-//! with K lines, `GET /empty` with 204; `HEAD` is understood wherever `GET` is. Every
-//! response names in `x-pid` and `x-generation` the process that gave it.
+//! | route | answer |
+//! |---|---|
+//! | `GET /` | the greeting |
+//! | `GET /pid` | the pid |
+//! | `POST /echo` | the body of the request |
+//! | `GET /slow?ms=N` | after N milliseconds |
+//! | `GET /stream?n=K` | K lines, of a length that is not known before |
+//! | `GET /bytes?n=K` | K bytes, of a length that is |
+//! | `GET /empty`, `GET /not-modified` | 204, 304 |
+//! | `GET /page` | a page for a browser, which shows who answers |
+//! | `GET /ws` | a WebSocket that sends back what it gets, and closes when the service drains |
+//! | `GET /error`, `GET /panic` | what the library makes of a handler that fails |
+//!
+//! `HEAD` is understood wherever `GET` is, except for `/ws`. Every response
+//! names in `x-pid` and `x-generation` the process that gave it, except for
+//! those to `/error` and `/panic`, which are the library's.
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -64,11 +78,18 @@ use std::time::Duration;
 use std::{env, fs, process, thread};
 
 use async_io::Timer;
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use heirloom::http_types::{self, Method};
-use heirloom::{Body, Generation, Phase, Request, Response, Server, StatusCode};
+use heirloom::{Body, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode};
 use log::{error, info, warn};
 use serde::Deserialize;
-use smol::io::{AsyncBufRead, AsyncRead};
+use smol::LocalExecutor;
+use smol::future::FutureExt as _;
+use smol::io::{AsyncBufRead, AsyncRead, AsyncReadExt as _, BufReader};
+use smol::stream::StreamExt as _;
 
 fn main() -> ExitCode {
     // The logger comes first so that nothing that happens goes unsaid.
@@ -115,9 +136,16 @@ fn give_up(reason: &dyn Display) -> ExitCode {
 fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     let number = generation.number();
     let panics = config.fault == Fault::PanicAfterReady && number > 1;
-    let greeting: Rc<str> = config.greeting.into();
-    let mut server = Server::new(move |request| answer(request, Rc::clone(&greeting)))
+    let limits = config.limits();
+    let service = Rc::new(Service {
+        greeting: config.greeting,
+        // WebSockets outlive the handlers that accept them.
+        tasks: LocalExecutor::new(),
+    });
+    let answering = Rc::clone(&service);
+    let mut server = Server::new(move |request| answer(request, Rc::clone(&answering)))
         .generation(generation)
+        .limits(limits)
         .on_transition(move |transition| {
             let phase = transition.phase();
             if phase != Phase::Serving {
@@ -147,7 +175,13 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     if let Some(path) = config.pid_file {
         server = server.pid_file(path);
     }
-    server.run()
+    smol::block_on(service.tasks.run(server.serve()))
+}
+
+/// What the handler has at hand.
+struct Service {
+    greeting: String,
+    tasks: LocalExecutor<'static>,
 }
 
 /// What the file named by `--config` says.
@@ -161,6 +195,14 @@ struct Config {
     drain_timeout_ms: Option<u64>,
     probation_ms: Option<u64>,
     pid_file: Option<PathBuf>,
+    head_timeout_ms: Option<u64>,
+    body_timeout_ms: Option<u64>,
+    write_timeout_ms: Option<u64>,
+    keep_alive_timeout_ms: Option<u64>,
+    handler_timeout_ms: Option<u64>,
+    max_head_bytes: Option<usize>,
+    max_body_bytes: Option<u64>,
+    max_connections: Option<usize>,
     #[serde(default)]
     init_ms: u64,
     #[serde(default)]
@@ -209,6 +251,37 @@ impl Config {
         }
         Ok(config)
     }
+
+    fn limits(&self) -> Limits {
+        fn set<T>(
+            limits: Limits,
+            value: Option<T>,
+            with: impl FnOnce(Limits, T) -> Limits,
+        ) -> Limits {
+            match value {
+                Some(value) => with(limits, value),
+                None => limits,
+            }
+        }
+        let time = |milliseconds: Option<u64>| milliseconds.map(Duration::from_millis);
+        let mut limits = Limits::default();
+        limits = set(limits, time(self.head_timeout_ms), Limits::head_timeout);
+        limits = set(limits, time(self.body_timeout_ms), Limits::body_timeout);
+        limits = set(limits, time(self.write_timeout_ms), Limits::write_timeout);
+        limits = set(
+            limits,
+            time(self.keep_alive_timeout_ms),
+            Limits::keep_alive_timeout,
+        );
+        limits = set(
+            limits,
+            time(self.handler_timeout_ms),
+            Limits::handler_timeout,
+        );
+        limits = set(limits, self.max_head_bytes, Limits::max_head_bytes);
+        limits = set(limits, self.max_body_bytes, Limits::max_body_bytes);
+        set(limits, self.max_connections, Limits::max_connections)
+    }
 }
 
 /// What is wrong and in which line, in one line itself: the reason of a failed
@@ -223,10 +296,22 @@ fn explain(error: &toml::de::Error, text: &str) -> String {
     format!("line {}, `{line}`: {message}", number + 1)
 }
 
-async fn answer(mut request: Request, greeting: Rc<str>) -> http_types::Result<Response> {
+async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Result<Response> {
+    match request.url().path() {
+        "/error" => {
+            return Err(http_types::Error::from_str(
+                StatusCode::InternalServerError,
+                "asked for",
+            ));
+        }
+        "/panic" => panic!("asked for"),
+        _ => {}
+    }
     // A mistake in a request is an answer too, so that it carries the headers below.
-    let mut response = match route(&mut request, &greeting).await {
+    let mut response = match route(&mut request, &service).await {
         Ok(response) => response,
+        // A body that was cut off or came too slowly: the library knows best.
+        Err(error) if error.downcast_ref::<io::Error>().is_some() => return Err(error),
         Err(error) => {
             let mut response = Response::new(error.status());
             response.set_body(format!("{error}\n"));
@@ -238,10 +323,13 @@ async fn answer(mut request: Request, greeting: Rc<str>) -> http_types::Result<R
     Ok(response)
 }
 
-async fn route(request: &mut Request, greeting: &str) -> http_types::Result<Response> {
+async fn route(request: &mut Request, service: &Service) -> http_types::Result<Response> {
     let path = decode(request.url().path())?;
     let allowed = match path.as_str() {
-        "/" | "/pid" | "/slow" | "/stream" | "/empty" => [Method::Get, Method::Head].as_slice(),
+        "/" | "/pid" | "/slow" | "/stream" | "/bytes" | "/empty" | "/not-modified" | "/page" => {
+            [Method::Get, Method::Head].as_slice()
+        }
+        "/ws" => &[Method::Get],
         "/echo" => &[Method::Post],
         _ => return Err(refuse(StatusCode::NotFound, "there is nothing here")),
     };
@@ -265,10 +353,126 @@ async fn route(request: &mut Request, greeting: &str) -> http_types::Result<Resp
             response.set_content_type(http_types::mime::PLAIN);
             Ok(response)
         }
+        "/bytes" => {
+            let amount = number(request, "n")?;
+            let length = usize::try_from(amount)
+                .map_err(|_| refuse(StatusCode::BadRequest, "that is more than there can be"))?;
+            let bytes = BufReader::new(smol::io::repeat(b'x').take(amount));
+            Ok(Body::from_reader(bytes, Some(length)).into())
+        }
         "/empty" => Ok(Response::new(StatusCode::NoContent)),
-        _ => Ok(greeting.into()),
+        "/not-modified" => Ok(Response::new(StatusCode::NotModified)),
+        "/page" => {
+            let mut response = Response::from(PAGE);
+            response.set_content_type(http_types::mime::HTML);
+            Ok(response)
+        }
+        "/ws" => web_socket(request, service).await,
+        _ => Ok(service.greeting.as_str().into()),
     }
 }
+
+/// Agrees to a WebSocket (RFC 6455 section 4.2) and echoes on it.
+async fn web_socket(request: &Request, service: &Service) -> http_types::Result<Response> {
+    let field = |name| {
+        request
+            .header(name)
+            .map_or("", |values| values.last().as_str())
+    };
+    if !field("upgrade").eq_ignore_ascii_case("websocket") || field("sec-websocket-version") != "13"
+    {
+        let mut response = Response::new(StatusCode::UpgradeRequired);
+        response.insert_header("upgrade", "websocket");
+        response.insert_header("sec-websocket-version", "13");
+        return Ok(response);
+    }
+    let mut response = Response::new(StatusCode::SwitchingProtocols);
+    response.insert_header("upgrade", "websocket");
+    response.insert_header("connection", "upgrade");
+    response.insert_header(
+        "sec-websocket-accept",
+        derive_accept_key(field("sec-websocket-key").as_bytes()),
+    );
+    let upgrade = response.recv_upgrade().await;
+    let status = request.status().clone();
+    service
+        .tasks
+        .spawn(async move {
+            // There is none if the client has gone before it had the response.
+            if let Some(connection) = upgrade.await
+                && let Err(error) = echo(connection, status).await
+            {
+                info!("a WebSocket has ended: {error}");
+            }
+        })
+        .detach();
+    Ok(response)
+}
+
+async fn echo(
+    connection: http_types::upgrade::Connection,
+    status: Status,
+) -> Result<(), async_tungstenite::tungstenite::Error> {
+    let mut socket = WebSocketStream::from_raw_socket(connection, Role::Server, None).await;
+    loop {
+        let received = async { Some(socket.next().await) };
+        let drained = async {
+            status.draining().await;
+            None
+        };
+        match received.or(drained).await {
+            Some(Some(message)) => {
+                let message = message?;
+                if message.is_text() || message.is_binary() {
+                    socket.send(message).await?;
+                }
+            }
+            // The client has closed it.
+            Some(None) => return Ok(()),
+            None => {
+                let farewell = CloseFrame {
+                    code: CloseCode::Away,
+                    reason: "the service restarts".into(),
+                };
+                socket.close(Some(farewell)).await?;
+                // The client closes too, or the deadline of the drain does.
+                while socket.next().await.transpose()?.is_some() {}
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Shows which process answers, and when that changes.
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>heirloom</title>
+<style>
+  body { font: 1.1rem/1.5 system-ui, sans-serif; max-width: 36rem; margin: 4rem auto; padding: 0 1rem; }
+  #generation { font-size: 4rem; font-variant-numeric: tabular-nums; }
+</style>
+<h1>Generation <span id="generation">…</span></h1>
+<p>Process <code id="pid">…</code> answers. Requests so far: <span id="answered">0</span>,
+   of which <span id="failed">0</span> failed. Restart the service with
+   <code>kill -HUP</code> and watch.</p>
+<script>
+  const show = (id, text) => { document.getElementById(id).textContent = text; };
+  let answered = 0, failed = 0;
+  async function ask() {
+    try {
+      const response = await fetch("/pid", { cache: "no-store" });
+      show("pid", await response.text());
+      show("generation", response.headers.get("x-generation"));
+    } catch { failed += 1; }
+    show("answered", answered += 1);
+    show("failed", failed);
+    setTimeout(ask, 100);
+  }
+  ask();
+</script>
+</html>
+"#;
 
 fn refuse(status: StatusCode, reason: &'static str) -> http_types::Error {
     http_types::Error::from_str(status, reason)

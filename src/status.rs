@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use event_listener::Event;
+
 use crate::lifecycle::Phase;
 
 /// A cheap handle that tells the phase and the generation of this process.
@@ -19,6 +21,8 @@ pub struct Status {
 struct Shared {
     phase: AtomicU8,
     generation: AtomicU64,
+    /// Notified after each change of the phase.
+    changed: Event,
 }
 
 impl Status {
@@ -27,6 +31,7 @@ impl Status {
             shared: Arc::new(Shared {
                 phase: AtomicU8::new(Phase::Serving as u8),
                 generation: AtomicU64::new(generation),
+                changed: Event::new(),
             }),
         }
     }
@@ -44,6 +49,36 @@ impl Status {
         self.phase() == Phase::Draining
     }
 
+    /// Waits until the process is draining; returns at once if it is.
+    ///
+    /// For whatever would otherwise go on without end, such as a WebSocket: a
+    /// drain waits for it until its deadline, and then cuts it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use heirloom::Status;
+    /// use smol::future::FutureExt as _;
+    ///
+    /// async fn tick(status: Status) {
+    ///     let ticking = async {
+    ///         loop {
+    ///             smol::Timer::after(std::time::Duration::from_secs(1)).await;
+    ///         }
+    ///     };
+    ///     ticking.or(status.draining()).await
+    /// }
+    /// ```
+    pub async fn draining(&self) {
+        while !self.is_draining() {
+            let changed = self.shared.changed.listen();
+            // It may have changed before we listened.
+            if !self.is_draining() {
+                changed.await;
+            }
+        }
+    }
+
     /// How many processes there have been, this one included: 1 for the
     /// first, one more for each successor.
     pub fn generation(&self) -> u64 {
@@ -52,6 +87,7 @@ impl Status {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::Relaxed);
+        self.shared.changed.notify(usize::MAX);
     }
 
     pub(crate) fn set_generation(&self, generation: u64) {

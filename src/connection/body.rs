@@ -75,7 +75,7 @@ impl From<Failure> for io::Error {
 }
 
 /// Takes the framing off a body.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Decoder {
     state: State,
     /// How many more bytes of content are allowed.
@@ -510,4 +510,148 @@ fn check_trailer(line: &[u8]) -> Result<(), Failure> {
 /// Control characters but the tab (RFC 9110 section 5.5).
 pub(super) const fn is_forbidden_in_value(byte: u8) -> bool {
     matches!(byte, 0..=8 | 10..=31 | 127)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds `bytes` in pieces of `piece` bytes; gives the content, what is
+    /// left over, and whether the end was reached.
+    fn decode(
+        framing: Framing,
+        bytes: &[u8],
+        piece: usize,
+    ) -> Result<(Vec<u8>, Vec<u8>, bool), Failure> {
+        let mut decoder = Decoder::new(framing, 100);
+        let mut input = Buffer::default();
+        let mut content = Vec::new();
+        let mut pieces = bytes.chunks(piece);
+        loop {
+            let mut into = [0; 7];
+            match decoder.decode(&mut input, &mut into)? {
+                Decoded::Content(count) => content.extend(&into[..count]),
+                Decoded::End => break,
+                Decoded::Starved => match pieces.next() {
+                    Some(piece) => input.append(piece),
+                    None => return Ok((content, input.bytes().to_vec(), false)),
+                },
+            }
+        }
+        let mut left = input.bytes().to_vec();
+        left.extend(pieces.flatten());
+        Ok((content, left, true))
+    }
+
+    #[test]
+    fn bodies_are_the_same_in_pieces_and_end_where_they_end() {
+        for (framing, bytes, content) in [
+            (Framing::Empty, "GET", ""),
+            (Framing::Fixed(5), "helloGET", "hello"),
+            (Framing::Chunked, "0\r\n\r\nGET", ""),
+            (Framing::Chunked, "5\r\nhello\r\n0\r\n\r\nGET", "hello"),
+            (
+                Framing::Chunked,
+                "5\r\nhello\r\n1\r\n!\r\n000\r\n\r\nGET",
+                "hello!",
+            ),
+            (
+                Framing::Chunked,
+                "00A\r\n0123456789\r\n0\r\n\r\nGET",
+                "0123456789",
+            ),
+            (
+                Framing::Chunked,
+                "a \r\n0123456789\r\n0;x\r\n\r\nGET",
+                "0123456789",
+            ),
+            (
+                Framing::Chunked,
+                "1;a=b;c=\"d e\"\r\nx\r\n0\r\n\r\nGET",
+                "x",
+            ),
+            (
+                Framing::Chunked,
+                "1\t; a\r\nx\r\n0\r\nA: b\r\nC:\r\n\r\nGET",
+                "x",
+            ),
+        ] {
+            for piece in 1..=bytes.len() {
+                let (decoded, left, end) = decode(framing, bytes.as_bytes(), piece).unwrap();
+                assert_eq!(decoded, content.as_bytes(), "{bytes:?} by {piece}");
+                assert_eq!(left, b"GET", "{bytes:?} by {piece}");
+                assert!(end);
+            }
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_body_is_a_whole_one() {
+        for (framing, bytes) in [
+            (Framing::Fixed(5), "hello"),
+            (Framing::Chunked, "5;x\r\nhello\r\n0\r\nA: b\r\n\r\n"),
+        ] {
+            for end in 0..bytes.len() {
+                let (_, _, ended) = decode(framing, &bytes.as_bytes()[..end], 3).unwrap();
+                assert!(!ended, "{:?}", &bytes[..end]);
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for bytes in [
+            "\r\n",
+            "x\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 1\r\n",
+            "1,\r\n",
+            "1\nx\r\n",
+            "1\rx\r\n",
+            "1;\n\r\n",
+            "1;\0\r\n",
+            "1;a\rb\r\n",
+            "10000000000000000\r\n",
+            "00000000000000001\r\n",
+            "1\r\nxy\r\n",
+            "1\r\nx\n0\r\n\r\n",
+            "1\r\nx0\r\n\r\n",
+            "0\r\nA\r\n\r\n",
+            "0\r\nA : b\r\n\r\n",
+            "0\r\n A: b\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "0\r\nA: \0\r\n\r\n",
+            "0\r\n\n",
+        ] {
+            for piece in 1..=bytes.len() {
+                let result = decode(Framing::Chunked, bytes.as_bytes(), piece);
+                assert!(
+                    matches!(result, Err(Failure::Malformed(_))),
+                    "{bytes:?} {result:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn chunked_bodies_have_limits() {
+        let too_large = Err(Failure::TooLarge);
+        for bytes in ["65\r\n", "64\r\nx", "ffffffffffffffff\r\n"] {
+            let result = decode(Framing::Chunked, bytes.as_bytes(), 4);
+            assert_eq!(result.is_err(), bytes != "64\r\nx", "{bytes:?}");
+            assert!(result.is_ok() || result == too_large);
+        }
+        let long_line = format!("1;{}\r\n", "x".repeat(MAX_LINE_BYTES));
+        let many_extensions = format!("1;{}\r\nx\r\n", "x".repeat(1000)).repeat(20);
+        let many_trailers = format!("0\r\n{}", "A: b\r\n".repeat(MAX_OVERHEAD_BYTES / 6 + 1));
+        for bytes in [long_line, many_extensions, many_trailers] {
+            assert!(matches!(
+                decode(Framing::Chunked, bytes.as_bytes(), 1000),
+                Err(Failure::Malformed(_))
+            ));
+        }
+    }
 }

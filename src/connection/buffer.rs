@@ -60,7 +60,7 @@ impl Buffer {
         self.start = 0;
         let needed = self.end + count;
         if self.memory.len() < needed {
-            self.memory.resize(needed.next_power_of_two(), 0);
+            self.memory.resize(needed.max(2 * self.memory.len()), 0);
         }
     }
 

@@ -156,6 +156,11 @@ impl Scan {
         Ok(None)
     }
 
+    /// Whether any byte has been looked at.
+    pub(super) fn has_begun(&self) -> bool {
+        self.position > 0
+    }
+
     /// The method, if the head has got that far.
     pub(super) fn method(&self) -> Option<Method> {
         self.request_line.as_ref().map(|line| line.method)
@@ -187,6 +192,11 @@ impl Scan {
         };
         let target = std::str::from_utf8(&bytes[line.target.clone()])
             .map_err(|_| Refusal::bad("the request target is not UTF-8"))?;
+        // Targets go to logs and terminals, which act on some characters
+        // beyond ASCII, too.
+        if !target.is_ascii() && target.chars().any(char::is_control) {
+            return Err(Refusal::bad("the request target is malformed"));
+        }
         let fields = Fields::gather(headers, line.version)?;
         let framing = fields.framing(line.version, limits)?;
         let (url, authority) = locate(line.method, target, fields.host.unwrap_or_default())?;
@@ -567,4 +577,336 @@ pub(super) const fn is_tchar(byte: u8) -> bool {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9'
         | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
         | b'`' | b'|' | b'~')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: impl AsRef<[u8]>) -> Result<Head, Refusal> {
+        parse_within(head, &Limits::default())
+    }
+
+    fn parse_within(head: impl AsRef<[u8]>, limits: &Limits) -> Result<Head, Refusal> {
+        let mut scan = Scan::default();
+        match scan.advance(head.as_ref(), limits)? {
+            Some(length) => scan.parse(&head.as_ref()[..length], limits),
+            None => panic!("{:?} is not whole", String::from_utf8_lossy(head.as_ref())),
+        }
+    }
+
+    fn status(head: impl AsRef<[u8]>) -> u16 {
+        match parse(head) {
+            Ok(_) => 200,
+            Err(refusal) => refusal.status.into(),
+        }
+    }
+
+    #[test]
+    fn request_lines_are_taken_or_refused() {
+        for (line, expected) in [
+            ("GET / HTTP/1.1", 200),
+            ("GET / HTTP/1.0", 200),
+            ("OPTIONS * HTTP/1.1", 200),
+            ("OPTIONS http://a HTTP/1.1", 200),
+            ("CONNECT a:443 HTTP/1.1", 200),
+            ("CONNECT [::1]:443 HTTP/1.1", 200),
+            ("GET http://b/x?y HTTP/1.1", 200),
+            ("GET HTTPS://b:8443/ HTTP/1.1", 200),
+            ("GET http://b?q HTTP/1.1", 200),
+            ("GET //b/x HTTP/1.1", 200),
+            ("GET /%zz HTTP/1.1", 200),
+            ("GET /?a|b{c}\"d HTTP/1.1", 200),
+            ("GET /café HTTP/1.1", 200),
+            ("PROPFIND / HTTP/1.1", 200),
+            ("VERSION-CONTROL / HTTP/1.1", 200),
+            // RFC 9110 section 9.1: methods are case-sensitive, and unknown
+            // ones are 501.
+            ("get / HTTP/1.1", 501),
+            ("Get / HTTP/1.1", 501),
+            ("BREW / HTTP/1.1", 501),
+            ("PRI / HTTP/1.1", 501),
+            ("G!T / HTTP/1.1", 501),
+            ("G@T / HTTP/1.1", 400),
+            ("G\tT / HTTP/1.1", 400),
+            // RFC 9112 section 3: exactly one space between three parts.
+            ("GET /", 400),
+            ("GET", 400),
+            ("GET  / HTTP/1.1", 400),
+            ("GET /  HTTP/1.1", 400),
+            ("GET / HTTP/1.1 ", 400),
+            ("GET\t/\tHTTP/1.1", 400),
+            ("GET / x HTTP/1.1", 400),
+            // RFC 9112 section 2.3, RFC 9110 section 15.6.6.
+            ("PRI * HTTP/2.0", 505),
+            ("GET / HTTP/2.0", 505),
+            ("GET / HTTP/0.9", 505),
+            ("GET / HTTP/1.2", 505),
+            ("GET / HTTP/3.0", 505),
+            ("GET / http/1.1", 400),
+            ("GET / HTTP/1", 400),
+            ("GET / HTTP/1.10", 400),
+            ("GET / HTTP/11.1", 400),
+            ("GET / HTTP/1,1", 400),
+            ("GET / HTPP/1.1", 400),
+            ("GET / ", 400),
+            // RFC 9112 section 3.2: which method goes with which form.
+            ("GET * HTTP/1.1", 400),
+            ("OPTIONS ** HTTP/1.1", 400),
+            ("GET a:80 HTTP/1.1", 400),
+            ("GET a HTTP/1.1", 400),
+            ("CONNECT / HTTP/1.1", 400),
+            ("CONNECT a HTTP/1.1", 400),
+            ("CONNECT a: HTTP/1.1", 400),
+            ("CONNECT :443 HTTP/1.1", 400),
+            ("CONNECT [::1] HTTP/1.1", 400),
+            ("CONNECT http://a:80 HTTP/1.1", 400),
+            ("GET ftp://a/ HTTP/1.1", 400),
+            ("GET http:///x HTTP/1.1", 400),
+            ("GET http://u@a/ HTTP/1.1", 400),
+            ("GET http://a:b/ HTTP/1.1", 400),
+            ("GET http://a:65536/ HTTP/1.1", 400),
+            ("GET http:/a HTTP/1.1", 400),
+            ("GET /#f HTTP/1.1", 400),
+            ("GET /\0 HTTP/1.1", 400),
+            ("GET /\x7f HTTP/1.1", 400),
+            ("GET /\r HTTP/1.1", 400),
+            ("GET /\u{9b} HTTP/1.1", 400),
+        ] {
+            let head = format!("{line}\r\nHost: a\r\n\r\n");
+            assert_eq!(status(head), expected, "{line}");
+        }
+        assert_eq!(status(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn fields_are_taken_or_refused() {
+        for (fields, expected) in [
+            // RFC 9112 section 3.2 and RFC 9110 section 7.2.
+            ("", 400),
+            ("Host: a\r\nHost: a\r\n", 400),
+            ("Host: a\r\nHOST: b\r\n", 400),
+            ("Host:\r\n", 200),
+            ("Host: a:80\r\n", 200),
+            ("Host: a:\r\n", 200),
+            ("Host: [::1]:80\r\n", 200),
+            ("Host: [::1]\r\n", 200),
+            ("Host: a_b.example\r\n", 200),
+            ("Host: a/b\r\n", 400),
+            ("Host: a?b\r\n", 400),
+            ("Host: a#b\r\n", 400),
+            ("Host: u@a\r\n", 400),
+            ("Host: a b\r\n", 400),
+            ("Host: a,b:c\r\n", 400),
+            ("Host: a\\b\r\n", 400),
+            ("Host: :80\r\n", 400),
+            ("Host: a:80:80\r\n", 400),
+            ("Host: a:+80\r\n", 400),
+            ("Host: a:99999\r\n", 400),
+            ("Host: [::1\r\n", 400),
+            ("Host: [v1.x]\r\n", 400),
+            ("Host: [::1]x\r\n", 400),
+            ("Host: ::1\r\n", 400),
+            ("Host: a%zz\r\n", 400),
+            ("Host: café\r\n", 400),
+            ("Host: 999.999.999.999\r\n", 400),
+            // RFC 9112 section 5.
+            ("Host: a\r\nA:b\r\n", 200),
+            ("Host: a\r\nA:\r\n", 200),
+            ("Host: a\r\nA:\t b \t\r\n", 200),
+            ("Host: a\r\nA: b\u{e9}\r\n", 200),
+            ("Host: a\r\nA : b\r\n", 400),
+            ("Host: a\r\nA\t: b\r\n", 400),
+            ("Host: a\r\n: b\r\n", 400),
+            ("Host: a\r\nA\r\n", 400),
+            ("Host: a\r\nA b: c\r\n", 400),
+            ("Host: a\r\nA(b): c\r\n", 400),
+            ("Host: a\r\n\u{e9}: c\r\n", 400),
+            ("Host: a\r\nA: b\r\n c\r\n", 400),
+            ("Host: a\r\nA: b\r\n\tc\r\n", 400),
+            (" Host: a\r\n", 400),
+            ("Host: a\r\nA: b\0c\r\n", 400),
+            ("Host: a\r\nA: b\rc\r\n", 400),
+            ("Host: a\r\nA: b\x01\r\n", 400),
+            ("Host: a\r\nA: b\x7f\r\n", 400),
+            ("Host: a\r\nA: b\nB: c\r\n", 400),
+            ("Host: a\r\n\rA: b\r\n", 400),
+            // RFC 9110 section 8.6.
+            ("Host: a\r\nContent-Length: 0\r\n", 200),
+            ("Host: a\r\nContent-Length: 007\r\n", 200),
+            ("Host: a\r\nContent-Length:\r\n", 400),
+            ("Host: a\r\nContent-Length: +7\r\n", 400),
+            ("Host: a\r\nContent-Length: -7\r\n", 400),
+            ("Host: a\r\nContent-Length: 7a\r\n", 400),
+            ("Host: a\r\nContent-Length: 0x7\r\n", 400),
+            ("Host: a\r\nContent-Length: 7 7\r\n", 400),
+            ("Host: a\r\nContent-Length: 7, 7\r\n", 400),
+            ("Host: a\r\nContent-Length: 7\r\nContent-Length: 7\r\n", 400),
+            ("Host: a\r\nContent-Length: 7\r\nContent-Length: 8\r\n", 400),
+            ("Host: a\r\nContent-Length: 18446744073709551616\r\n", 400),
+            ("Host: a\r\nContent-Length: 18446744073709551615\r\n", 413),
+            ("Host: a\r\nContent-Length: 16777217\r\n", 413),
+            ("Host: a\r\nContent-Length: 16777216\r\n", 200),
+            // RFC 9112 section 6.1.
+            ("Host: a\r\nTransfer-Encoding: chunked\r\n", 200),
+            ("Host: a\r\nTransfer-Encoding: CHUNKED\r\n", 200),
+            ("Host: a\r\nTransfer-Encoding:\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: ,\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: gzip\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: identity\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: gzip, chunked\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: chunked, gzip\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: chunked;q=1\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: xchunked\r\n", 501),
+            ("Host: a\r\nTransfer-Encoding: \"chunked\"\r\n", 400),
+            ("Host: a\r\nTransfer-Encoding: chunked, chunked\r\n", 400),
+            (
+                "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                400,
+            ),
+            (
+                "Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+                501,
+            ),
+            (
+                "Host: a\r\nContent-Length: 7\r\nTransfer-Encoding: chunked\r\n",
+                400,
+            ),
+            (
+                "Host: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+                400,
+            ),
+            // RFC 9110 section 10.1.1.
+            ("Host: a\r\nExpect: 100-continue\r\n", 200),
+            ("Host: a\r\nExpect: 100-Continue\r\n", 200),
+            ("Host: a\r\nExpect: 200-ok\r\n", 417),
+            ("Host: a\r\nExpect: 100-continue, x\r\n", 417),
+            ("Host: a\r\nExpect:\r\n", 417),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+            assert_eq!(status(&head), expected, "{head:?}");
+        }
+    }
+
+    #[test]
+    fn http_1_0_needs_no_host_and_has_no_chunks() {
+        let head = parse("GET /x HTTP/1.0\r\n\r\n").unwrap();
+        assert_eq!(head.request.url().as_str(), "http://localhost/x");
+        assert!(!head.persistent);
+        let head = parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap();
+        assert!(head.persistent);
+        let head = parse("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        assert!(!head.expects_continue);
+        assert_eq!(
+            status("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            400
+        );
+        assert_eq!(status("GET / HTTP/1.0\r\nHost: a\r\nHost: a\r\n\r\n"), 400);
+    }
+
+    #[test]
+    fn the_url_has_its_parts_where_the_request_put_them() {
+        for (line, host, url) in [
+            ("GET /x?y=1", "a:80", "http://a/x?y=1"),
+            ("GET /x?y=1", "a:8080", "http://a:8080/x?y=1"),
+            ("GET //b/x", "a", "http://a//b/x"),
+            ("GET /\\b", "a", "http://a/%5Cb"),
+            ("GET /@b", "a", "http://a/@b"),
+            ("GET /x", "", "http://localhost/x"),
+            ("GET /x", "[::1]:8000", "http://[::1]:8000/x"),
+            ("GET http://b/x", "a", "http://b/x"),
+            ("GET https://b:444?q", "a", "https://b:444/?q"),
+            ("OPTIONS *", "a", "http://a/"),
+            ("OPTIONS http://b", "a", "http://b/"),
+            ("CONNECT b:443", "a", "http://b:443/"),
+            ("GET /caf\u{e9}", "a", "http://a/caf%C3%A9"),
+        ] {
+            let head = parse(format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
+            assert_eq!(head.request.url().as_str(), url, "{line} {host}");
+            assert_eq!(*head.target, line[line.find(' ').unwrap() + 1..]);
+        }
+        let head = parse("GET http://b:81/x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        assert_eq!(head.request.header("host").unwrap(), "b:81");
+    }
+
+    #[test]
+    fn connection_options_are_understood_in_any_case_and_place() {
+        let head =
+            |fields: &str| parse(format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")).unwrap();
+        assert!(head("").persistent);
+        assert!(!head("Connection: close\r\n").persistent);
+        assert!(!head("Connection: foo, CLOSE\r\n").persistent);
+        assert!(!head("Connection: keep-alive\r\nConnection: close\r\n").persistent);
+        assert!(head("Connection: closed\r\n").persistent);
+        assert!(head("Connection: Upgrade\r\nUpgrade: x\r\n").offers_upgrade);
+        assert!(!head("Upgrade: x\r\n").offers_upgrade);
+        assert!(!head("Connection: Upgrade\r\n").offers_upgrade);
+    }
+
+    #[test]
+    fn values_beyond_ascii_are_encoded_and_kept_raw() {
+        let head =
+            parse(b"GET / HTTP/1.1\r\nHost: a\r\nX: plain\r\nY: z\r\nx: \xff\xe9!\r\nx: q\r\n\r\n")
+                .unwrap();
+        let values: Vec<_> = head.request.header("x").unwrap().iter().collect();
+        assert_eq!(values, ["plain", "%FF%E9!", "q"]);
+        let raw: Vec<_> = head
+            .raw
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        assert_eq!(
+            raw,
+            [("x", &b"plain"[..]), ("x", b"\xff\xe9!"), ("x", b"q")]
+        );
+    }
+
+    #[test]
+    fn heads_beyond_a_limit_are_refused_as_soon_as_they_are() {
+        let limits = Limits::default()
+            .max_request_line_bytes(32)
+            .max_head_bytes(64)
+            .max_headers(3);
+        let advance = |bytes: &str| {
+            Scan::default()
+                .advance(bytes.as_bytes(), &limits)
+                .map_err(|refusal| u16::from(refusal.status))
+        };
+        let line = "GET /aaaaaaaaaaaaaaaaa HTTP/1.1\r";
+        assert_eq!(line.len(), 32);
+        assert_eq!(advance(&line[..31]), Ok(None));
+        assert_eq!(advance(line), Err(414));
+        assert_eq!(advance("GET /aaaaaaaaaaaaaaaa HTTP/1.1\r\n"), Ok(None));
+        assert_eq!(advance("G / HTTP/1.1\r\n"), Err(501));
+        let head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(41));
+        assert_eq!(head.len(), 64);
+        assert_eq!(advance(&head), Ok(Some(64)));
+        let head = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "b".repeat(42));
+        assert_eq!(advance(&head), Err(431));
+        assert_eq!(advance(&head[..63]), Ok(None));
+        assert_eq!(advance(&head[..64]), Err(431));
+        assert_eq!(
+            advance("GET / HTTP/1.1\r\nA:\r\nB:\r\nC:\r\n\r\n"),
+            Ok(Some(30))
+        );
+        assert_eq!(
+            advance("GET / HTTP/1.1\r\nA:\r\nB:\r\nC:\r\nD:\r\n"),
+            Err(431)
+        );
+        assert_eq!(advance("\x16\x03\x01"), Err(400));
+    }
+
+    #[test]
+    fn a_head_means_the_same_in_pieces() {
+        let head = b"POST /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: \xe9\r\n\r\nabc";
+        let limits = Limits::default();
+        let mut scan = Scan::default();
+        for end in 1..head.len() - 3 {
+            assert_eq!(scan.advance(&head[..end], &limits), Ok(None), "{end}");
+        }
+        let length = scan.advance(head, &limits).unwrap().unwrap();
+        assert_eq!(&head[length..], b"abc");
+        let head = scan.parse(&head[..length], &limits).unwrap();
+        assert_eq!(head.framing, Framing::Fixed(3));
+    }
 }

@@ -50,7 +50,9 @@ use smol::future::{self, FutureExt};
 use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
 use self::buffer::Buffer;
 use self::head::{Framing, Head, Refusal, Scan};
-use self::response::{Exchange, Progress, ROOM_BYTES, Reply, is_switching, replace_body};
+use self::response::{
+    Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
+};
 use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
 use crate::limits::{Limits, due, earlier};
@@ -109,33 +111,37 @@ enum Idle {
 }
 
 /// Waits for a request, for at most `patience`, or the grace during a drain.
-async fn idle(
-    socket: &Async<OwnedFd>,
-    ticket: &Ticket,
-    limits: &Limits,
+///
+/// Not an `async fn`: that would keep everything twice, and this is most of
+/// what an idle connection is made of.
+fn idle<'a>(
+    socket: &'a Async<OwnedFd>,
+    ticket: &'a Ticket,
+    limits: &'a Limits,
     patience: Duration,
-) -> Idle {
-    let deadline = |now| match ticket.draining() {
-        true => due(now, spread(limits.drain_grace, socket)),
-        false => due(now, patience),
+) -> impl Future<Output = Idle> + 'a {
+    let set_deadline = move |now| {
+        ticket.set_deadline(match ticket.draining() {
+            true => due(now, spread(limits.drain_grace, socket)),
+            false => due(now, patience),
+        });
     };
     let now = Instant::now();
     ticket.set_activity(Activity::Idle, now);
     ticket.set_request(None);
-    ticket.set_deadline(deadline(now));
-    future::poll_fn(|cx| {
+    set_deadline(now);
+    future::poll_fn(move |cx| {
         if socket.poll_readable(cx).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
-                Poll::Ready(Notice::Drain) => ticket.set_deadline(deadline(Instant::now())),
+                Poll::Ready(Notice::Drain) => set_deadline(Instant::now()),
                 Poll::Pending => return Poll::Pending,
             }
         }
     })
-    .await
 }
 
 /// Up to half as much again, different for connections that are open at the
@@ -166,7 +172,7 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
             }
-            if reads % TURN == 0 {
+            if reads.is_multiple_of(TURN) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -238,7 +244,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
             protocol,
             ticket,
             seat: Seat::Here(Wire::new(socket, Buffer::new(protocol.take_memory()))),
-            output: Buffer::new(protocol.take_memory()),
+            // Whoever is slow to send a head takes up no memory for responses.
+            output: Buffer::default(),
             turn: 0,
         }
     }
@@ -323,7 +330,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             let Seat::Here(wire) = &mut self.seat else {
                 return Next::Gone;
             };
-            if !begun {
+            if !scan.has_begun() {
                 // RFC 9112 section 2.2: empty lines before a request are
                 // ignored. Old clients send one after a body.
                 while wire.input.bytes().starts_with(b"\r\n") {
@@ -414,11 +421,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let status = self.protocol.status.clone();
         let request = Request::new(request, Arc::clone(&target), raw, peer, status);
         let outcome = self.handle(request).await;
-        let failure = match &self.seat {
-            Seat::Lent(loan) => lock(loan).failure,
-            Seat::Here(_) | Seat::Gone => None,
-        };
-        let mut response = match (outcome, failure) {
+        let mut response = match (outcome, self.body_failure()) {
             (Outcome::Response(response), _) => *response,
             // Whatever the handler made of it, the client is at fault.
             (Outcome::Error(_), Some(failure)) => failure.refusal().into(),
@@ -452,6 +455,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade,
             persistent: persistent && self.body_allows_another() && !self.ticket.draining(),
         };
+        if is_false_tunnel(&response, &exchange) {
+            // Applications that answer any method alike mean no tunnel.
+            response = plain(StatusCode::NotImplemented, "there are no tunnels here");
+        }
         let mut upgrade = None;
         if is_switching(&response, &exchange) {
             let complete = match &self.seat {
@@ -465,7 +472,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     std::panic::catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
             }
             if upgrade.is_none() {
-                log::error!("{method} {target} of {peer} cannot be upgraded: its body is unread");
+                log::error!(
+                    "{method} {target} of {peer} cannot be upgraded: its body is unread, or the \
+                     handler has called send_upgrade"
+                );
                 response = internal_error();
                 exchange.persistent = false;
             }
@@ -489,7 +499,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
         match sent {
             Ok(()) => {}
             Err(Untransmitted::Unencodable(error)) => {
-                log::error!("the response to {method} {target} is cut short: {error}");
+                // A response made of the request body fails with it, and that
+                // is the client's doing.
+                match self.body_failure() {
+                    None => log::error!("the response to {method} {target} is cut short: {error}"),
+                    Some(_) => log::debug!("{peer} gave up {method} {target}: {error}"),
+                }
                 self.take_back();
                 return After::Close;
             }
@@ -565,6 +580,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
         if let Seat::Lent(loan) = &self.seat {
             let wire = lock(loan).take_back();
             self.seat = wire.map_or(Seat::Gone, Seat::Here);
+        }
+    }
+
+    /// Why the request body could not be read to its end, if it could not.
+    fn body_failure(&self) -> Option<Failure> {
+        match &self.seat {
+            Seat::Lent(loan) => lock(loan).failure,
+            Seat::Here(_) | Seat::Gone => None,
         }
     }
 
@@ -681,6 +704,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let mut blocked_since: Option<Instant> = None;
         let mut deadline = None;
         ticket.set_deadline(None);
+        if output.room().is_empty() && output.is_empty() {
+            *output = Buffer::new(protocol.take_memory());
+        }
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {
@@ -782,22 +808,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         let mut left = usize::MAX;
         future::poll_fn(|cx| {
-            loop {
-                match with_socket(seat, |socket| poll_send(socket, output, cx)) {
-                    Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
-                    Some(Poll::Ready(Err(_))) | None => return Poll::Ready(Err(Gone)),
-                    Some(Poll::Pending) => {}
-                }
-                if output.len() < left {
-                    left = output.len();
-                    ticket.set_deadline(due(Instant::now(), protocol.limits.write_timeout));
-                }
-                if poll_expired(ticket, cx).is_pending() {
-                    return Poll::Pending;
-                }
-                log::debug!("{} does not read its response", ticket.peer());
-                return Poll::Ready(Err(Gone));
+            match with_socket(seat, |socket| poll_send(socket, output, cx)) {
+                Some(Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+                Some(Poll::Ready(Err(_))) | None => return Poll::Ready(Err(Gone)),
+                Some(Poll::Pending) => {}
             }
+            if output.len() < left {
+                left = output.len();
+                ticket.set_deadline(due(Instant::now(), protocol.limits.write_timeout));
+            }
+            std::task::ready!(poll_expired(ticket, cx));
+            log::debug!("{} does not read its response", ticket.peer());
+            Poll::Ready(Err(Gone))
         })
         .await
     }
@@ -814,14 +836,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
             self.seat = Seat::Gone;
             return Err(Gone);
         };
-        let (done, usable) = {
+        let (decoder, usable) = {
             let loan = lock(&loan);
             let usable = loan.failure.is_none() && loan.interim == Interim::Settled;
-            (loan.decoder.is_done(), usable)
+            (loan.decoder, usable)
         };
-        if done || !persistent || !usable {
+        if decoder.is_done() || !persistent || !usable {
             self.seat = Seat::Here(wire);
-            return Ok(done);
+            return Ok(decoder.is_done());
         }
         // The reader, wherever it is, keeps the old loan, which is empty now.
         let decoder =

@@ -23,11 +23,53 @@ const POOLED_BUFFERS: usize = 64;
 /// http_types::Result<Response>>`. Neither the handler nor its future need be
 /// `Send`: a server runs on one thread.
 ///
+/// # What is sent
+///
+/// The status, headers and body of the response, framed by the connection,
+/// which sets `Content-Length`, `Transfer-Encoding` and `Connection` itself
+/// (RFC 9112 sections 6 and 9): a `Content-Length` of the handler counts only
+/// where there is no body to measure, as in an answer to `HEAD`; of its
+/// `Connection` only `close` counts. A missing `Date` is added. Trailers are
+/// not sent. A body longer than announced is cut; after one that is shorter,
+/// or fails, the connection is closed, which tells the client. A response that
+/// cannot be sent (control characters in a header, an interim status, a `101`
+/// without an upgrade that the client has offered) becomes a `500` and a
+/// record in the log. A `2xx` to `CONNECT` without an upgrade becomes a `501`.
+///
+/// # Upgrades
+///
+/// A `101` for which
+/// [`recv_upgrade`](http_types::Response::recv_upgrade) was called makes the
+/// stream of the connection available there, once the response is sent. The
+/// connection counts as in flight until that stream is dropped.
+///
+/// # Bodies
+///
+/// A request body that cannot be read to its end, because it is malformed, too
+/// large, cut short, or late, is an error for whoever reads it. If the handler
+/// then returns an error the client gets the status that fits: 400, 413 or
+/// 408. A body is for the time of its request: read after the response has
+/// been sent it is an error, too.
+///
 /// # Errors
 ///
 /// An error becomes a response with the error's status where that is one of
 /// the classes 4xx and 5xx, else with `500 Internal Server Error`. Its text
 /// goes to the log, not to the client. A panic becomes a `500`, too.
+///
+/// # Examples
+///
+/// ```
+/// use heirloom::{Handler, Request, Response};
+///
+/// fn echo() -> impl Handler {
+///     |mut request: Request| async move {
+///         let mut response = Response::new(200);
+///         response.set_body(request.take_body());
+///         Ok(response)
+///     }
+/// }
+/// ```
 pub trait Handler: 'static {
     /// Answers one request.
     fn call(&self, request: Request) -> impl Future<Output = http_types::Result<Response>>;

@@ -80,20 +80,12 @@ impl Reply {
         check_headers(&response)?;
         let switching = is_switching(&response, exchange);
         let status = response.status();
-        match status {
-            StatusCode::SwitchingProtocols if !switching => {
-                return Err("it switches protocols without an upgrade that the client has offered");
-            }
-            StatusCode::Continue | StatusCode::EarlyHints => {
-                return Err("an interim response is not a response");
-            }
-            _ if exchange.method == Method::Connect && status.is_success() && !switching => {
-                // RFC 9110 section 9.3.6: for the client the tunnel would begin.
-                return Err("it accepts CONNECT without taking over the connection");
-            }
-            _ => {}
+        if status == StatusCode::SwitchingProtocols && !switching {
+            return Err("it switches protocols without an upgrade that the client has offered");
         }
-
+        if matches!(status, StatusCode::Continue | StatusCode::EarlyHints) {
+            return Err("an interim response is not a response");
+        }
         let persistent = exchange.persistent && !switching && !asks_to_close(&response);
         let announced = response.remove_header(&CONTENT_LENGTH);
         let upgrade = response.remove_header(&CONNECTION).filter(|_| switching);
@@ -136,11 +128,12 @@ impl Reply {
             let of_body = length
                 .filter(|&length| length > 0)
                 .map(|length| length as u64);
-            let length = match status {
-                _ if switching => None,
-                StatusCode::NoContent => None,
-                StatusCode::NotModified => announced,
-                _ => of_body.or(announced).or(length.map(|length| length as u64)),
+            let length = if switching || status == StatusCode::NoContent {
+                None
+            } else if status == StatusCode::NotModified {
+                announced
+            } else {
+                of_body.or(announced).or(length.map(|length| length as u64))
             };
             if let Some(length) = length {
                 response.insert_header(&CONTENT_LENGTH, length.to_string());
@@ -246,11 +239,12 @@ impl Reply {
 
 /// Whether the connection changes its protocol with this response.
 pub(super) fn is_switching(response: &Response, exchange: &Exchange) -> bool {
-    response.has_upgrade()
-        && match exchange.method {
-            Method::Connect => response.status().is_success(),
-            _ => exchange.offers_upgrade && response.status() == StatusCode::SwitchingProtocols,
-        }
+    let accepted = if exchange.method == Method::Connect {
+        response.status().is_success()
+    } else {
+        exchange.offers_upgrade && response.status() == StatusCode::SwitchingProtocols
+    };
+    accepted && response.has_upgrade()
 }
 
 /// A response without the content type that http-types gives to any body.
@@ -262,6 +256,14 @@ pub(super) fn replace_body(response: &mut Response, body: Body) {
     if !typed {
         response.remove_header(&http_types::headers::CONTENT_TYPE);
     }
+}
+
+/// Whether `response` would have a client of `CONNECT` believe in a tunnel that
+/// there is not (RFC 9110 section 9.3.6).
+pub(super) fn is_false_tunnel(response: &Response, exchange: &Exchange) -> bool {
+    exchange.method == Method::Connect
+        && response.status().is_success()
+        && !is_switching(response, exchange)
 }
 
 fn poll_into(
@@ -317,10 +319,11 @@ fn valid_length(values: HeaderValues) -> Option<u64> {
 
 fn encode_head(response: &Response) -> Vec<u8> {
     let status = response.status();
-    let phrase = match status {
+    let phrase = if status == StatusCode::NotModified {
         // http-types says "Modified".
-        StatusCode::NotModified => "Not Modified",
-        _ => status.canonical_reason(),
+        "Not Modified"
+    } else {
+        status.canonical_reason()
     };
     let mut head = format!("HTTP/1.1 {} {phrase}\r\n", u16::from(status));
     let mut headers: Vec<_> = response.iter().collect();

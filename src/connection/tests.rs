@@ -1,22 +1,30 @@
 //! Whole connections, over socket pairs: bytes in, bytes out.
 
+use std::cell::RefCell;
 use std::future::Future;
-use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_types::{Body, Method, Response, StatusCode};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
 use super::{Handler, Protocol, serve};
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
 use crate::status::Status;
+
+#[path = "../../tests/it/conformance.rs"]
+mod conformance;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,16 +47,29 @@ impl<H: Handler> World<H> {
 
     fn connect(&self) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
+        self.accept(ours.into());
+        Client(smol::Async::new(theirs).unwrap())
+    }
+
+    /// A connection on which each of the server's sends is one read here.
+    fn connect_by_packets(&self) -> Client {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap();
+        self.accept(ours);
+        Client(smol::Async::new(theirs.into()).unwrap())
+    }
+
+    fn accept(&self, socket: OwnedFd) {
+        rustix::io::ioctl_fionbio(&socket, true).unwrap();
         let ticket = self.roster.admit(Peer::Unix);
         self.executor
-            .spawn(serve(
-                OwnedFd::from(ours),
-                ticket,
-                Rc::clone(&self.protocol),
-            ))
+            .spawn(serve(socket, ticket, Rc::clone(&self.protocol)))
             .detach();
-        Client(smol::Async::new(theirs).unwrap())
     }
 
     fn run<T>(&self, story: impl Future<Output = T>) -> T {
@@ -96,21 +117,1037 @@ impl Client {
     }
 }
 
-async fn hello(_: Request) -> http_types::Result<Response> {
-    Ok("hello".into())
+/// A response without its Date, which is the only thing that changes.
+fn dateless(bytes: &str) -> String {
+    bytes
+        .split_inclusive("\r\n")
+        .filter(|line| !line.starts_with("date: "))
+        .collect()
+}
+
+/// The statuses of the responses in `bytes`.
+fn statuses(bytes: &str) -> Vec<u16> {
+    bytes
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .filter_map(|response| response.get(..3)?.parse().ok())
+        .collect()
+}
+
+/// Everything a server with `limits` and `handler` answers to `bytes` and the
+/// end of the stream.
+fn answer_of<H: Handler>(limits: Limits, handler: H, bytes: impl AsRef<[u8]>) -> String {
+    let world = World::new(limits, handler);
+    world.run(async {
+        let mut client = world.connect();
+        client.send(bytes).await;
+        client.finish();
+        let answer = client.rest().await;
+        world.roster.below(1).await;
+        answer
+    })
+}
+
+/// An application with a bit of everything.
+async fn api(mut request: Request) -> http_types::Result<Response> {
+    let path = request.url().path().to_owned();
+    Ok(match (request.method(), &*path) {
+        (Method::Post, "/echo") => request.body_string().await?.into(),
+        (Method::Post, "/stream-echo") => {
+            let mut response = Response::new(200);
+            response.set_body(request.take_body());
+            response
+        }
+        (Method::Post, "/ignore") => "ignored".into(),
+        (Method::Get | Method::Head, "/" | "/pid") => "42".into(),
+        (_, "/pid") => Response::new(StatusCode::MethodNotAllowed),
+        (_, "/absent" | "//a/b") => Response::new(StatusCode::NotFound),
+        (_, "/chunks" | "/stream") => {
+            let mut response = Response::new(200);
+            response.set_body(Body::from_reader(Cursor::new("0123456789"), None));
+            response
+        }
+        (_, "/empty") => {
+            let mut response = Response::new(StatusCode::NoContent);
+            response.set_body("not for you");
+            response
+        }
+        (_, "/not-modified") => {
+            let mut response = Response::new(StatusCode::NotModified);
+            response.insert_header("etag", "\"x\"");
+            response
+        }
+        (_, "/short") => {
+            let mut response = Response::new(200);
+            response.set_body(Body::from_reader(Cursor::new("short"), Some(10)));
+            response
+        }
+        (_, "/long") => {
+            let mut response = Response::new(200);
+            response.set_body(Body::from_reader(Cursor::new("0123456789"), Some(5)));
+            response
+        }
+        (_, "/split") => {
+            let mut response = Response::new(200);
+            response.insert_header("x", "a\r\n\r\nHTTP/1.1 200 OK");
+            response
+        }
+        (_, "/bad-name") => {
+            let mut response = Response::new(200);
+            response.insert_header("a b", "c");
+            response
+        }
+        (_, "/continue") => Response::new(StatusCode::Continue),
+        (_, "/switch") => Response::new(StatusCode::SwitchingProtocols),
+        (_, "/reset") => {
+            let mut response = Response::new(StatusCode::ResetContent);
+            response.set_body("not for you");
+            response
+        }
+        (_, "/close") => {
+            let mut response = Response::from("bye");
+            response.insert_header("connection", "close");
+            response
+        }
+        (_, "/panic") => panic!("as asked"),
+        (_, "/teapot") => {
+            return Err(http_types::Error::from_str(
+                StatusCode::ImATeapot,
+                "short and stout",
+            ));
+        }
+        (_, "/error") => return Err(http_types::Error::from_str(StatusCode::Ok, "odd")),
+        _ => format!("{} {}", request.method(), request.target()).into(),
+    })
 }
 
 #[test]
 fn requests_are_answered_one_after_the_other_on_one_connection() {
-    let world = World::new(Limits::default(), hello);
+    let world = World::new(Limits::default(), api);
     world.run(async {
         let mut client = world.connect();
         for _ in 0..3 {
-            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-            let answer = client.until("hello").await;
+            client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let answer = client.until("GET /x").await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+            assert!(answer.contains("\r\ndate: "), "{answer}");
         }
         client.finish();
         assert_eq!(client.rest().await, "");
+    });
+}
+
+#[test]
+fn any_split_gives_the_same_responses() {
+    let bytes = concat!(
+        "\r\nGET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nTrailer: x\r\n\r\n",
+        "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "\r\nPOST /stream-echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5\r\nhello\r\n0\r\n\r\n",
+        "HEAD /chunks HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /empty HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /z HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    );
+    // Chunks of a streamed echo may differ, so contents are compared.
+    let content = |answer: &str| {
+        let answer = dateless(answer);
+        assert_eq!(statuses(&answer), [200, 200, 200, 200, 200, 200, 204, 200]);
+        answer
+            .replace("5\r\nhello\r\n0\r\n\r\n", "{hello}")
+            .replace("1\r\nh\r\n4\r\nello\r\n0\r\n\r\n", "{hello}")
+            .replace("2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", "{hello}")
+            .replace("3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n", "{hello}")
+            .replace("4\r\nhell\r\n1\r\no\r\n0\r\n\r\n", "{hello}")
+    };
+    let whole = content(&answer_of(Limits::default(), api, bytes));
+    assert!(whole.contains("hello!"), "{whole}");
+    for split in 1..bytes.len() {
+        let world = World::new(Limits::default(), api);
+        let answer = world.run(async {
+            let mut client = world.connect();
+            client.send(&bytes[..split]).await;
+            // The server has seen these bytes once it waits for more of them.
+            for _ in 0..20 {
+                smol::future::yield_now().await;
+            }
+            client.send(&bytes[split..]).await;
+            client.rest().await
+        });
+        assert_eq!(content(&answer), whole, "split at {split}");
+    }
+}
+
+#[test]
+fn single_bytes_give_the_same_responses() {
+    let bytes = concat!(
+        "GET /a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "5;x=y\r\nhello\r\n1\r\n!\r\n0\r\nTrailer: x\r\n\r\n",
+        "GET /z HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    );
+    let whole = dateless(&answer_of(Limits::default(), api, bytes));
+    let world = World::new(Limits::default(), api);
+    let answer = world.run(async {
+        let mut client = world.connect();
+        for byte in bytes.bytes() {
+            client.send([byte]).await;
+            for _ in 0..5 {
+                smol::future::yield_now().await;
+            }
+        }
+        client.rest().await
+    });
+    assert_eq!(dateless(&answer), whole);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_to_any_depth() {
+    let mut bytes = String::new();
+    let mut paths = Vec::new();
+    for number in 0..2000 {
+        bytes.push_str(&format!("GET /{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        paths.push(format!("GET /{number}"));
+    }
+    let world = World::new(Limits::default(), api);
+    let answer = world.run(async {
+        let mut client = world.connect();
+        let reader = smol::Async::new(client.0.get_ref().try_clone().unwrap()).unwrap();
+        let mut reader = Client(reader);
+        let send = async {
+            client.send(&bytes).await;
+            client.finish();
+        };
+        smol::future::zip(send, reader.rest()).await.1
+    });
+    let bodies: Vec<_> = answer
+        .split("\r\n\r\n")
+        .skip(1)
+        .map(|body| body.split("HTTP/1.1").next().unwrap())
+        .collect();
+    assert_eq!(bodies, paths);
+}
+
+/// One request to [`api`], and what must and must not be in the answer.
+struct Case {
+    request: &'static str,
+    status: u16,
+    has: &'static [&'static str],
+    lacks: &'static [&'static str],
+    ends: &'static str,
+}
+
+#[test]
+fn responses_are_framed_as_rfc_9112_says() {
+    for case in [
+        Case {
+            request: "GET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\ncontent-length: 6\r\n"],
+            lacks: &["\r\nconnection:", "transfer-encoding"],
+            ends: "\r\n\r\nGET /x",
+        },
+        Case {
+            request: "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            status: 200,
+            has: &["\r\nconnection: close\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\nGET /x",
+        },
+        Case {
+            request: "GET /close HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\nconnection: close\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\nbye",
+        },
+        Case {
+            request: "GET /x HTTP/1.0\r\n\r\n",
+            status: 200,
+            has: &["\r\nconnection: close\r\n", "\r\ncontent-length: 6\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\nGET /x",
+        },
+        Case {
+            request: "GET /x HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            status: 200,
+            has: &[
+                "\r\nconnection: keep-alive\r\n",
+                "\r\ncontent-length: 6\r\n",
+            ],
+            lacks: &[],
+            ends: "\r\n\r\nGET /x",
+        },
+        Case {
+            request: "GET /chunks HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\ntransfer-encoding: chunked\r\n"],
+            lacks: &["content-length", "\r\nconnection:"],
+            ends: "\r\n\r\nA\r\n0123456789\r\n0\r\n\r\n",
+        },
+        Case {
+            request: "GET /chunks HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            status: 200,
+            has: &["\r\nconnection: close\r\n"],
+            lacks: &["content-length", "transfer-encoding"],
+            ends: "\r\n\r\n0123456789",
+        },
+        Case {
+            request: "HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\ncontent-length: 7\r\n"],
+            lacks: &["transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "HEAD /chunks HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &[],
+            lacks: &["content-length", "transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "HEAD /chunks HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+            status: 200,
+            has: &["\r\nconnection: keep-alive\r\n"],
+            lacks: &["content-length", "transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "GET /empty HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 204,
+            has: &["HTTP/1.1 204 No Content\r\n"],
+            lacks: &["content-length", "transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "GET /not-modified HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 304,
+            has: &["HTTP/1.1 304 Not Modified\r\n", "\r\netag: \"x\"\r\n"],
+            lacks: &["content-length", "transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "GET /reset HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 205,
+            has: &["\r\ncontent-length: 0\r\n"],
+            lacks: &["transfer-encoding"],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "GET /short HTTP/1.1\r\nHost: a\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\ncontent-length: 10\r\n"],
+            lacks: &["never"],
+            ends: "\r\n\r\nshort",
+        },
+        Case {
+            request: "GET /long HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 200,
+            has: &["\r\ncontent-length: 5\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\n01234",
+        },
+        Case {
+            request: "GET /split HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &["\r\nx:"],
+            ends: "\r\n\r\nInternal Server Error\n",
+        },
+        Case {
+            request: "GET /bad-name HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &["a b"],
+            ends: "\r\n\r\nInternal Server Error\n",
+        },
+        Case {
+            request: "GET /continue HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &[],
+            ends: "Error\n",
+        },
+        Case {
+            request: "GET /switch HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &[],
+            ends: "Error\n",
+        },
+        Case {
+            request: "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 501,
+            has: &[],
+            lacks: &[],
+            ends: "there are no tunnels here\n",
+        },
+        Case {
+            request: "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &["as asked", "\r\nconnection:"],
+            ends: "Error\n",
+        },
+        Case {
+            request: "GET /teapot HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 418,
+            has: &[],
+            lacks: &["stout", "\r\nconnection:"],
+            ends: "I'm a teapot\n",
+        },
+        Case {
+            request: "GET /error HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 500,
+            has: &[],
+            lacks: &["odd", "\r\nconnection:"],
+            ends: "Error\n",
+        },
+    ] {
+        let answer = answer_of(Limits::default(), api, case.request);
+        let request = case.request;
+        assert_eq!(statuses(&answer), [case.status], "{request}\n{answer}");
+        for part in case.has {
+            assert!(answer.contains(part), "{request}\n{answer}");
+        }
+        for part in case.lacks {
+            assert!(!answer.contains(part), "{request}\n{answer}");
+        }
+        assert!(answer.ends_with(case.ends), "{request}\n{answer}");
+    }
+}
+
+#[test]
+fn a_refused_request_gets_its_status_and_the_connection_closes() {
+    let limits = Limits::default().max_body_bytes(10);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: a\n\n", 400),
+        ("BREW / HTTP/1.1\r\nHost: a\r\n\r\n", 501),
+        ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
+        ("POST / HTTP/1.1\r\nHost: a\r\nExpect: x\r\n\r\n", 417),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n",
+            413,
+        ),
+        ("GET / HTTP/1.1\r\nHost: a", 400),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+            400,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n",
+            413,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhello",
+            400,
+        ),
+        (
+            "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello",
+            400,
+        ),
+    ] {
+        let bytes = format!("{request}GET /never HTTP/1.1\r\nHost: a\r\n\r\n");
+        let bytes = match request.ends_with("\r\n") {
+            true => &*bytes,
+            false => request,
+        };
+        let answer = answer_of(limits.clone(), api, bytes);
+        assert_eq!(statuses(&answer), [status], "{request}\n{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+}
+
+#[test]
+fn a_client_that_sends_nothing_is_closed_without_a_word() {
+    assert_eq!(answer_of(Limits::default(), api, ""), "");
+    assert_eq!(answer_of(Limits::default(), api, "\r\n"), "");
+}
+
+#[test]
+fn a_continue_is_sent_when_the_handler_reads_and_not_otherwise() {
+    let world = World::new(Limits::default(), api);
+    let expecting = |path: &str| {
+        format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        )
+    };
+    world.run(async {
+        for path in ["/echo", "/stream-echo"] {
+            let mut client = world.connect();
+            // Behind another one, so that the order of the responses shows.
+            client
+                .send(format!(
+                    "GET /x HTTP/1.1\r\nHost: a\r\n\r\n{}",
+                    expecting(path)
+                ))
+                .await;
+            let first = client.until("100 Continue\r\n\r\n").await;
+            assert_eq!(statuses(&first), [200, 100]);
+            client.send("hello").await;
+            let answer = client.until("hello").await;
+            assert_eq!(statuses(&answer), [200], "{answer}");
+            client.finish();
+            client.rest().await;
+        }
+        let mut client = world.connect();
+        client.send(expecting("/ignore")).await;
+        let answer = client.rest().await;
+        assert_eq!(statuses(&answer), [200]);
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        // One that does not wait needs no `100`.
+        let mut client = world.connect();
+        client.send(format!("{}hello", expecting("/echo"))).await;
+        let answer = client.until("hello").await;
+        assert_eq!(statuses(&answer), [200]);
+        client.finish();
+        assert_eq!(client.rest().await, "");
+    });
+}
+
+#[test]
+fn an_unread_body_is_dropped_up_to_a_limit() {
+    let limits = Limits::default().max_unread_body_bytes(1000);
+    for (length, responses) in [(1000, 2), (10_000, 1)] {
+        let world = World::new(limits.clone(), api);
+        let answer = world.run(async {
+            let mut client = world.connect();
+            client
+                .send(format!(
+                    "POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                ))
+                .await;
+            client.until("ignored").await;
+            client.send("x".repeat(length)).await;
+            client.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            client.finish();
+            client.rest().await
+        });
+        assert_eq!(statuses(&answer).len() + 1, responses, "{answer}");
+    }
+}
+
+#[test]
+fn a_body_kept_beyond_its_response_is_an_error_and_not_the_next_request() {
+    thread_local!(static KEPT: RefCell<Option<Body>> = const { RefCell::new(None) });
+    let world = World::new(Limits::default(), |mut request: Request| async move {
+        if request.method() == Method::Post {
+            KEPT.set(Some(request.take_body()));
+        }
+        Ok(Response::from("."))
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        client.until(".").await;
+        let kept = KEPT.take().unwrap();
+        assert!(kept.into_string().await.is_err());
+        client.until(".").await;
+    });
+}
+
+#[test]
+fn a_large_body_goes_both_ways_with_back_pressure() {
+    let world = World::new(Limits::default(), api);
+    let body: String = (0..1_000_000)
+        .map(|number| char::from(b'a' + (number % 26) as u8))
+        .collect();
+    for path in ["/echo", "/stream-echo"] {
+        world.run(async {
+            let mut client = world.connect();
+            let reader = smol::Async::new(client.0.get_ref().try_clone().unwrap()).unwrap();
+            let mut reader = Client(reader);
+            let send = async {
+                client
+                    .send(format!(
+                        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+                        body.len()
+                    ))
+                    .await;
+                client.send(&body).await;
+            };
+            let ((), answer) = smol::future::zip(send, reader.rest()).await;
+            assert_eq!(statuses(&answer), [200]);
+            assert!(answer.ends_with(&body), "{}", answer.len());
+        });
+    }
+}
+
+#[test]
+fn each_deadline_ends_what_it_is_for() {
+    let tiny = Duration::from_millis(10);
+    let never = Duration::from_secs(3600);
+    let limits = || {
+        Limits::default()
+            .head_timeout(never)
+            .body_timeout(never)
+            .write_timeout(never)
+            .keep_alive_timeout(never)
+            .linger_timeout(tiny)
+    };
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel";
+    for (limits, bytes, expected) in [
+        (limits().head_timeout(tiny), "", &[][..]),
+        (limits().head_timeout(tiny), "GET /", &[408]),
+        (
+            limits().head_timeout(tiny).keep_alive_timeout(never),
+            &*format!("{get}GET /"),
+            &[200, 408],
+        ),
+        (limits().keep_alive_timeout(tiny), get, &[200]),
+        (limits().body_timeout(tiny), post, &[408]),
+        (limits().handler_timeout(tiny), post, &[503]),
+    ] {
+        let world = World::new(limits, api);
+        world.run(async {
+            let mut client = world.connect();
+            client.send(bytes).await;
+            let answer = client.rest().await;
+            assert_eq!(statuses(&answer), expected, "{bytes:?}\n{answer}");
+            world.roster.below(1).await;
+        });
+    }
+    // A client that takes nothing of a large response.
+    let world = World::new(limits().write_timeout(tiny), |_| async {
+        Ok(Response::from("x".repeat(10_000_000)))
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send(get).await;
+        world.roster.below(1).await;
+    });
+}
+
+#[test]
+fn a_drain_closes_idle_connections_after_a_grace_and_answers_requests_until_then() {
+    let limits = Limits::default()
+        .drain_grace(Duration::from_millis(1))
+        .linger_timeout(Duration::from_millis(1));
+    let world = World::new(limits, api);
+    world.run(async {
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut fresh = world.connect();
+        let mut idle = world.connect();
+        idle.send(get).await;
+        idle.until("GET /x").await;
+        let mut half = world.connect();
+        half.send(&get[..10]).await;
+        let mut busy = world.connect();
+        busy.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
+            .await;
+        while world.roster.census().busy < 2 {
+            smol::future::yield_now().await;
+        }
+        world.roster.start_drain();
+        assert_eq!(fresh.rest().await, "");
+        assert_eq!(idle.rest().await, "");
+        world.roster.below(3).await;
+        half.send(&get[10..]).await;
+        busy.send("hello").await;
+        for client in [&mut half, &mut busy] {
+            let answer = client.rest().await;
+            assert_eq!(statuses(&answer), [200]);
+            assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        }
+        world.roster.below(1).await;
+    });
+}
+
+#[test]
+fn a_request_within_the_grace_is_answered_and_the_last() {
+    let world = World::new(Limits::default().drain_grace(PATIENCE), api);
+    world.run(async {
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = world.connect();
+        client.send(get).await;
+        client.until("GET /x").await;
+        world.roster.start_drain();
+        client.send(get).await;
+        let answer = client.rest().await;
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert!(answer.ends_with("GET /x"), "{answer}");
+    });
+}
+
+#[test]
+fn a_drain_that_is_taken_back_leaves_no_trace() {
+    let world = World::new(
+        Limits::default().drain_grace(Duration::from_millis(200)),
+        api,
+    );
+    world.run(async {
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = world.connect();
+        client.send(get).await;
+        client.until("GET /x").await;
+        world.roster.start_drain();
+        smol::future::yield_now().await;
+        world.roster.end_drain();
+        smol::Timer::after(Duration::from_millis(600)).await;
+        client.send(get).await;
+        let answer = client.until("GET /x").await;
+        assert!(!answer.contains("connection: close"), "{answer}");
+        assert_eq!(world.roster.len(), 1);
+    });
+}
+
+#[test]
+fn an_upgraded_connection_speaks_on_and_stays_on_the_roster() {
+    let executor = Rc::new(LocalExecutor::new());
+    let tasks = Rc::clone(&executor);
+    let mut world = World::new(Limits::default(), move |_: Request| {
+        let tasks = Rc::clone(&tasks);
+        async move {
+            let mut response = Response::new(StatusCode::SwitchingProtocols);
+            response.insert_header("upgrade", "echo");
+            let stream = response.recv_upgrade().await;
+            tasks
+                .spawn(async move {
+                    let mut stream = stream.await.unwrap();
+                    let mut bytes = [0; 16];
+                    loop {
+                        match stream.read(&mut bytes).await.unwrap() {
+                            0 => break,
+                            count => stream.write_all(&bytes[..count]).await.unwrap(),
+                        }
+                    }
+                })
+                .detach();
+            Ok(response)
+        }
+    });
+    world.executor = executor;
+    world.run(async {
+        let mut client = world.connect();
+        // The first bytes of the other protocol are read ahead.
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\nearly")
+            .await;
+        let answer = client.until("early").await;
+        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+        assert!(answer.contains("\r\nconnection: upgrade\r\n"), "{answer}");
+        assert!(answer.contains("\r\nupgrade: echo\r\n"), "{answer}");
+        assert!(!answer.contains("content-length"), "{answer}");
+        world.roster.start_drain();
+        client.send("late").await;
+        client.until("late").await;
+        assert_eq!(world.roster.census().busy, 1);
+        client.finish();
+        assert_eq!(client.rest().await, "");
+        world.roster.below(1).await;
+    });
+}
+
+#[test]
+fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        let greedy = world.connect();
+        let (mut sender, mut reader) = (
+            Client(smol::Async::new(greedy.0.get_ref().try_clone().unwrap()).unwrap()),
+            greedy,
+        );
+        let flood = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+        let sending = world.executor.spawn(async move {
+            loop {
+                sender.send(&flood).await;
+            }
+        });
+        let reading = world.executor.spawn(async move {
+            let mut bytes = vec![0; 65536];
+            while reader.0.read(&mut bytes).await.unwrap() > 0 {}
+        });
+        for _ in 0..5 {
+            let mut modest = world.connect();
+            modest.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            modest.until("GET /x").await;
+        }
+        drop((sending, reading));
+    });
+}
+
+#[test]
+fn the_future_of_an_idle_connection_is_small() {
+    let world = World::new(Limits::default(), api);
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let future = serve(
+        ours.into(),
+        world.roster.admit(Peer::Unix),
+        Rc::clone(&world.protocol),
+    );
+    assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
+}
+
+#[test]
+fn a_body_can_be_read_by_another_thread() {
+    let limits = Limits::default().body_timeout(Duration::from_millis(10));
+    let world = World::new(limits, |mut request: Request| async move {
+        let body = request.take_body();
+        let read = std::thread::spawn(|| smol::block_on(body.into_string()));
+        let text = smol::unblock(|| read.join().unwrap()).await?;
+        Ok(Response::from(text))
+    });
+    let expecting =
+        "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    world.run(async {
+        let mut client = world.connect();
+        client.send(expecting).await;
+        client.until("100 Continue\r\n\r\n").await;
+        client.send("hello").await;
+        client.until("hello").await;
+        client.send(expecting).await;
+        let answer = client.rest().await;
+        assert_eq!(statuses(&answer), [100, 408], "{answer}");
+    });
+}
+
+#[test]
+fn a_panic_ends_neither_the_connection_nor_the_server() {
+    let answer = answer_of(
+        Limits::default(),
+        api,
+        "GET /panic HTTP/1.1\r\nHost: a\r\n\r\nGET /x HTTP/1.1\r\nHost: a\r\n\r\n",
+    );
+    assert_eq!(statuses(&answer), [500, 200], "{answer}");
+    // Outside of the future, too.
+    let panics = |_| -> std::future::Ready<http_types::Result<Response>> { panic!("as asked") };
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let answer = answer_of(Limits::default(), panics, get.repeat(2));
+    assert_eq!(statuses(&answer), [500, 500], "{answer}");
+}
+
+/// Whatever comes in whatever pieces: no panic, no hang, and never more final
+/// responses than there are line ends that could end a request line.
+#[test]
+fn noise_is_answered_within_bounds() {
+    const PIECES: [&str; 24] = [
+        "GET / HTTP/1.1\r\n",
+        "POST /echo HTTP/1.1\r\n",
+        "POST /stream-echo HTTP/1.1\r\n",
+        "POST /ignore HTTP/1.0\r\n",
+        "HEAD /chunks HTTP/1.1\r\n",
+        "GET /short HTTP/1.1\r\n",
+        "GET /panic HTTP/1.1\r\n",
+        "Host: a\r\n",
+        "Host: a\r\n\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "Connection: keep-alive\r\n",
+        "Connection: close\r\n",
+        "X: \u{e9}\r\n",
+        "\r\n",
+        "\r",
+        "\n",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "hello",
+        ":",
+        "\0",
+        " ",
+    ];
+    let limits = Limits::default()
+        .head_timeout(Duration::ZERO)
+        .body_timeout(Duration::ZERO)
+        .linger_timeout(Duration::ZERO);
+    let mut seed: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = move |below: usize| {
+        // Xorshift: the same noise in every run.
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed % below as u64) as usize
+    };
+    let world = World::new(limits, api);
+    world.run(async {
+        for _ in 0..1000 {
+            let mut bytes = String::new();
+            let mut client = world.connect();
+            for _ in 0..=random(12) {
+                // Mostly what can follow a request line, so that some are valid.
+                let piece = match bytes.is_empty() {
+                    true => PIECES[random(7)],
+                    false => PIECES[random(PIECES.len())],
+                };
+                bytes.push_str(piece);
+                // The server may have closed.
+                if client.0.write_all(piece.as_bytes()).await.is_err() {
+                    break;
+                }
+                if random(3) == 0 {
+                    smol::future::yield_now().await;
+                }
+            }
+            let _ = client.0.get_ref().shutdown(Shutdown::Write);
+            let mut answer = Vec::new();
+            // A reset is an end, too.
+            let _ = client.0.read_to_end(&mut answer).await;
+            let answer = String::from_utf8_lossy(&answer);
+            let finals = statuses(&answer)
+                .iter()
+                .filter(|&&status| status != 100)
+                .count();
+            assert!(
+                finals <= bytes.matches('\n').count() + 1,
+                "{bytes:?}\n{answer}"
+            );
+            world.roster.below(1).await;
+        }
+    });
+}
+
+#[test]
+fn every_case_of_the_conformance_table_holds() {
+    let world = World::new(Limits::default(), api);
+    let listener = smol::Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+    let address = listener.get_ref().local_addr().unwrap();
+    world.run(async {
+        let serving = async {
+            loop {
+                let (socket, peer) = listener.accept().await.unwrap();
+                let socket = OwnedFd::from(socket.into_inner().unwrap());
+                let ticket = world.roster.admit(Peer::Tcp(peer));
+                world
+                    .executor
+                    .spawn(serve(socket, ticket, Rc::clone(&world.protocol)))
+                    .detach();
+            }
+        };
+        smol::future::or(smol::unblock(move || conformance::check(address)), serving).await;
+    });
+}
+
+#[test]
+fn head_and_body_leave_in_one_send_and_so_do_pipelined_responses() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        let mut client = world.connect_by_packets();
+        let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        for count in [1, 20] {
+            client.send(get.repeat(count)).await;
+            let mut packet = vec![0; 65536];
+            let length = client.0.read(&mut packet).await.unwrap();
+            let answer = String::from_utf8_lossy(&packet[..length]);
+            assert_eq!(statuses(&answer), vec![200; count]);
+            assert!(answer.ends_with("\r\n\r\nGET /x"), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn earlier_responses_do_not_wait_for_a_slow_handler() {
+    let world = World::new(Limits::default(), |request: Request| async move {
+        if request.target() == "/never" {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::from("."))
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client
+            .send("GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /never HTTP/1.1\r\nHost: a\r\n\r\n")
+            .await;
+        client.until(".").await;
+    });
+}
+
+#[test]
+fn a_streamed_response_leaves_as_it_comes() {
+    thread_local!(static SOURCE: RefCell<Option<UnixStream>> = const { RefCell::new(None) });
+    let world = World::new(Limits::default(), |_: Request| async {
+        let (source, sink) = UnixStream::pair()?;
+        SOURCE.set(Some(source));
+        let reader = BufReader::new(smol::Async::new(sink)?);
+        let mut response = Response::new(200);
+        response.set_body(Body::from_reader(reader, None));
+        Ok(response)
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let head = client.until("\r\n\r\n").await;
+        assert!(
+            head.contains("\r\ntransfer-encoding: chunked\r\n"),
+            "{head}"
+        );
+        let source = SOURCE.take().unwrap();
+        for (piece, chunk) in [("a", "1\r\na\r\n"), ("bcd", "3\r\nbcd\r\n")] {
+            std::io::Write::write_all(&mut &source, piece.as_bytes()).unwrap();
+            assert_eq!(client.until(chunk).await, chunk);
+        }
+        drop(source);
+        client.until("0\r\n\r\n").await;
+    });
+}
+
+/// Produces bytes for ever, or panics.
+struct Source {
+    produced: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+impl AsyncRead for Source {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let produced = self.produced.fetch_add(into.len(), Ordering::Relaxed);
+        assert!(produced < self.limit, "as asked");
+        Poll::Ready(Ok(into.len()))
+    }
+}
+
+#[test]
+fn a_streamed_response_waits_for_its_reader() {
+    let produced = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&produced);
+    let limits = Limits::default().write_timeout(Duration::from_millis(50));
+    let world = World::new(limits, move |_: Request| {
+        let produced = Arc::clone(&counter);
+        async {
+            let limit = usize::MAX;
+            let mut response = Response::new(200);
+            let source = BufReader::new(Source { produced, limit });
+            response.set_body(Body::from_reader(source, None));
+            Ok(response)
+        }
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        world.roster.below(1).await;
+    });
+    // What the socket and the buffers hold, not gigabytes.
+    let produced = produced.load(Ordering::Relaxed);
+    assert!(produced < 4_000_000, "{produced}");
+}
+
+#[test]
+fn a_body_that_panics_ends_its_connection_only() {
+    let world = World::new(Limits::default(), |_: Request| async {
+        let source = Source {
+            produced: Arc::default(),
+            limit: 100_000,
+        };
+        let mut response = Response::new(200);
+        response.set_body(Body::from_reader(BufReader::new(source), None));
+        Ok(response)
+    });
+    world.run(async {
+        for _ in 0..2 {
+            let mut client = world.connect();
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            let answer = client.rest().await;
+            assert_eq!(statuses(&answer), [200]);
+            assert!(!answer.ends_with("0\r\n\r\n"));
+        }
     });
 }

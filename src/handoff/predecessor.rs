@@ -238,10 +238,10 @@ impl Successor {
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
     /// is none.
     pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
-        if let Process::Starting(task) = &mut self.process
-            && let Poll::Ready(started) = task.poll(cx)
-        {
-            match started {
+        if let Process::Starting(task) = &mut self.process {
+            // It can speak before we know that it lives; until we do, it is
+            // not listened to, so that whatever is said of it names its pid.
+            match ready!(task.poll(cx)) {
                 Ok(running) => {
                     self.pid = Some(running.child.id());
                     self.process = Process::Running(running);
@@ -284,7 +284,6 @@ impl Successor {
         }
         if let Some(hung_up) = &mut self.hung_up
             && hung_up.poll(cx).is_ready()
-            && !matches!(self.process, Process::Starting(_))
         {
             return lost(Loss::HungUp);
         }

@@ -18,6 +18,7 @@ fn a_request_in_flight_finishes_and_its_response_announces_the_close() {
     assert_eq!(answer.text(), "hello");
     assert!(answer.closes(), "{answer:?}");
     client.wait_for_close().unwrap();
+    drop(client);
     assert_eq!(service.first().wait_exit(), End::Exit(0));
 }
 
@@ -126,6 +127,7 @@ fn an_idle_connection_may_ask_once_more_and_is_told_to_close() {
     assert_eq!(answer.pid(), predecessor.pid());
     assert!(answer.closes(), "{answer:?}");
     client.wait_for_close().unwrap();
+    drop(client);
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
 }
 

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use heirloom::http_types::{self, Method, Request, Url};
 use smol::Async;
 
-use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service};
+use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service, Tether};
 
 #[test]
 fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
@@ -127,7 +127,17 @@ fn api_answers_each_route() {
         Some("chunked")
     );
     assert_eq!(get("/stream?n=0").text(), "");
+    assert_eq!(get("/bytes?n=100000").body, vec![b'x'; 100_000]);
+    assert_eq!(
+        get("/bytes?n=100000").header("content-length"),
+        Some("100000")
+    );
     assert_eq!(get("/empty").status, 204);
+    assert_eq!(get("/not-modified").status, 304);
+    assert_eq!(get("/ws").status, 426);
+    let page = get("/page");
+    assert_eq!(page.header("content-type"), Some("text/html;charset=utf-8"));
+    assert!(page.text().contains("</html>"));
     let refused = [
         ("/nowhere", 404),
         ("/pid/", 404),
@@ -149,6 +159,17 @@ fn api_answers_each_route() {
 }
 
 #[test]
+fn a_handler_that_fails_is_a_500_and_its_connection_lives() {
+    let service = Service::start(Config::new());
+    let mut client = service.connect();
+    for target in ["/error", "/panic", "/error"] {
+        assert_eq!(client.get(target).unwrap().status, 500, "GET {target}");
+        assert_eq!(client.get("/").unwrap().text(), "hello");
+    }
+    service.assert_undisturbed();
+}
+
+#[test]
 fn api_echoes_bodies_of_any_size() {
     let service = Service::start(Config::new());
     let mut client = service.connect();
@@ -162,7 +183,16 @@ fn api_echoes_bodies_of_any_size() {
 fn api_understands_head_wherever_get() {
     let service = Service::start(Config::new());
     let mut client = service.connect();
-    for target in ["/", "/pid", "/slow?ms=1", "/stream?n=3", "/empty"] {
+    for target in [
+        "/",
+        "/pid",
+        "/slow?ms=1",
+        "/stream?n=3",
+        "/bytes?n=9",
+        "/empty",
+        "/not-modified",
+        "/page",
+    ] {
         let head = client.request("HEAD", target).unwrap();
         let get = client.get(target).unwrap();
         assert_eq!(head.status, get.status, "HEAD {target}");
@@ -243,4 +273,14 @@ fn the_client_of_the_kit_names_what_goes_wrong() {
         Err(Failure::Closed | Failure::Reset)
     ));
     assert_eq!(Client::connect(&address).err(), Some(Failure::Refused));
+}
+
+#[test]
+fn services_end_with_the_tests_that_are_killed() {
+    let service = Service::start(Config::new());
+    let tether = Tether::new();
+    tether.hold(service.group());
+    service.restart();
+    tether.let_go();
+    service.log().wait_for_end();
 }

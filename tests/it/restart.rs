@@ -45,6 +45,7 @@ fn a_request_in_flight_is_finished_by_the_generation_that_began_it() {
     client.send("hello").unwrap();
     let answer = client.answer().unwrap();
     assert_eq!((answer.text(), answer.pid()), ("hello", predecessor.pid()));
+    drop(client);
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
 }
 
@@ -64,6 +65,7 @@ fn a_response_in_flight_is_sent_to_its_end() {
     service.restart();
     let body = client.body(&answer).unwrap();
     assert!(body.ends_with(b"line 499999\nline 500000\n"));
+    drop(client);
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
 }
 
@@ -80,6 +82,7 @@ fn the_successor_answers_while_an_older_generation_still_drains() {
     }
     client.send("hello").unwrap();
     assert_eq!(client.answer().unwrap().pid(), first.pid());
+    drop(client);
     assert_eq!(first.wait_exit(), End::Exit(0));
 }
 

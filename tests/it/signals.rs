@@ -35,7 +35,8 @@ fn with_request_in_flight(service: &Service) -> Client {
     client
 }
 
-fn finish_request(client: &mut Client) -> u64 {
+/// Says which generation answered.
+fn finish_request(mut client: Client) -> u64 {
     client.send("hello").unwrap();
     let answer = client.answer().unwrap();
     assert_eq!(answer.text(), "hello");
@@ -121,10 +122,10 @@ fn forking_term_and_int_exit_at_once_and_take_the_successor_along() {
 #[test]
 fn forking_term_lets_the_request_in_flight_finish() {
     let (service, _held, successor) = in_forking();
-    let mut client = with_request_in_flight(&service);
+    let client = with_request_in_flight(&service);
     service.first().term();
     successor.wait_exit();
-    assert_eq!(finish_request(&mut client), 1);
+    assert_eq!(finish_request(client), 1);
     assert_eq!(service.first().wait_exit(), End::Exit(0));
 }
 
@@ -197,10 +198,10 @@ fn handoff_term_and_int_exit_at_once_and_take_the_successor_along() {
 #[test]
 fn handoff_term_lets_the_request_in_flight_finish() {
     let (service, successor) = in_handoff();
-    let mut client = with_request_in_flight(&service);
+    let client = with_request_in_flight(&service);
     service.first().term();
     successor.wait_exit();
-    assert_eq!(finish_request(&mut client), 1);
+    assert_eq!(finish_request(client), 1);
     assert_eq!(service.first().wait_exit(), End::Exit(0));
 }
 
@@ -211,7 +212,7 @@ fn probation_hup_to_either_process_leads_to_one_more_restart_afterwards() {
         let predecessor = service.current();
         // Should the machine be so slow that the probation is over before the
         // signal comes, the predecessor is there to pass it on.
-        let mut client = with_request_in_flight(&service);
+        let client = with_request_in_flight(&service);
         let successor = service.restart();
         let target = if to_the_predecessor {
             &predecessor
@@ -220,7 +221,7 @@ fn probation_hup_to_either_process_leads_to_one_more_restart_afterwards() {
         };
         target.hup();
         service.wait_generation(3);
-        assert_eq!(finish_request(&mut client), 1);
+        assert_eq!(finish_request(client), 1);
         assert_eq!(predecessor.wait_exit(), End::Exit(0));
         assert_ends_after(&service, 3);
     }
@@ -249,12 +250,12 @@ fn probation_term_and_int_to_either_process_stop_the_service() {
 fn draining_hup_to_the_predecessor_is_passed_on() {
     let service = Service::start(Config::new());
     let predecessor = service.current();
-    let mut client = with_request_in_flight(&service);
+    let client = with_request_in_flight(&service);
     service.restart();
     service.log().wait_for("generation 1 is draining");
     predecessor.hup();
     service.wait_generation(3);
-    assert_eq!(finish_request(&mut client), 1);
+    assert_eq!(finish_request(client), 1);
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
     assert_ends_after(&service, 3);
 }
@@ -282,11 +283,11 @@ fn draining_second_term_to_the_predecessor_ends_it_and_the_service_goes_on() {
 #[test]
 fn stopping_hup_changes_nothing() {
     let service = Service::start(Config::new());
-    let mut client = with_request_in_flight(&service);
+    let client = with_request_in_flight(&service);
     service.first().term();
     service.wait_phase("draining");
     service.first().hup();
-    assert_eq!(finish_request(&mut client), 1);
+    assert_eq!(finish_request(client), 1);
     assert_eq!(service.first().wait_exit(), End::Exit(0));
     service.log().wait_for_end();
     assert_eq!(service.generations(), 1);

@@ -8,7 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use rustix::io::Errno;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
+use rustix::net::{RecvFlags, recv};
 
 use super::PATIENCE;
 
@@ -159,11 +161,13 @@ impl Client {
         }
     }
 
-    /// Makes the kernel hold as little as it can of what we have not read.
+    /// Makes the kernel hold little of what we have not read.
     pub(crate) fn shrink_window(&self) {
+        // Still a full packet of the loopback, or else it would crawl.
+        const SMALL: usize = 64 * 1024;
         match &self.stream {
-            Stream::Tcp(stream) => set_socket_recv_buffer_size(stream, 1),
-            Stream::Unix(stream) => set_socket_recv_buffer_size(stream, 1),
+            Stream::Tcp(stream) => set_socket_recv_buffer_size(stream, SMALL),
+            Stream::Unix(stream) => set_socket_recv_buffer_size(stream, SMALL),
         }
         .unwrap();
     }
@@ -306,6 +310,17 @@ impl Client {
             0 if self.buffer.is_empty() => Ok(()),
             _ => Err(malformed("end", &String::from_utf8_lossy(&self.buffer))),
         }
+    }
+
+    /// Whether nothing has come that was not read yet.
+    pub(crate) fn is_silent(&self) -> bool {
+        let mut byte = [0; 1];
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match &self.stream {
+            Stream::Tcp(stream) => recv(stream, &mut byte[..], peek),
+            Stream::Unix(stream) => recv(stream, &mut byte[..], peek),
+        };
+        self.buffer.is_empty() && matches!(peeked, Err(Errno::AGAIN))
     }
 
     /// Waits until the connection is gone, politely or not.

@@ -1,5 +1,7 @@
 //! The configuration file of the `api` example.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// What a test writes into the file; what it leaves out is left out there too.
@@ -14,6 +16,9 @@ pub(crate) struct Config {
     init_ms: Option<u64>,
     ballast_mb: Option<u64>,
     fault: Option<String>,
+    /// The limits of connections, by their keys.
+    #[serde(flatten)]
+    limits: BTreeMap<&'static str, u64>,
 }
 
 impl Config {
@@ -34,7 +39,13 @@ impl Config {
             init_ms: None,
             ballast_mb: None,
             fault: None,
+            limits: BTreeMap::new(),
         }
+    }
+
+    pub(crate) fn limit(mut self, key: &'static str, value: u64) -> Self {
+        self.limits.insert(key, value);
+        self
     }
 
     pub(crate) fn greeting(mut self, greeting: &str) -> Self {

@@ -7,8 +7,9 @@
 //!   reports: a line in the log, the end of a pipe, a pidfd, bytes on a socket.
 //!   Each wait has the deadline [`PATIENCE`], which only a failure reaches.
 //! - **Nothing leaks.** A [`Service`] is a process group, killed and reaped as a
-//!   whole when the service is dropped, also when the test has failed. A failed
-//!   test prints the log of its services.
+//!   whole when the service is dropped, also when the test has failed, and by a
+//!   [`Tether`] when the tests are killed. A failed test prints the log of its
+//!   services.
 
 mod binary;
 mod client;
@@ -18,6 +19,7 @@ mod load;
 mod log;
 mod process;
 mod service;
+mod tether;
 
 use std::time::Duration;
 
@@ -29,6 +31,7 @@ pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;
 pub(crate) use self::process::{End, Process};
 pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::tether::Tether;
 
 /// How long a test waits for a fact before it gives up.
 ///

@@ -10,7 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::{Once, mpsc};
+use std::sync::{LazyLock, Once, mpsc};
 use std::{env, thread};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use super::binary::WRITING;
 use super::log::Place;
 use super::process::End;
+use super::tether::TETHER;
 use super::{Address, Answer, Binary, Client, Config, Log, PATIENCE, Process, example};
 
 /// How a service is started.
@@ -141,6 +142,8 @@ impl Launch {
     /// Starts the service with what is there for a configuration file.
     pub(crate) fn spawn_as_it_is(self) -> Service {
         adopt_orphans();
+        // Not while the lock below is held: it takes the same one.
+        LazyLock::force(&TETHER);
         let config_path = self.config_path();
         let arguments = self.arguments.clone();
         let arguments =
@@ -162,6 +165,7 @@ impl Launch {
             let _lock = WRITING.read().unwrap();
             command.spawn().expect("the service can be started")
         };
+        TETHER.hold(Pid::from_child(&child));
         let service = Service {
             group: Pid::from_child(&child),
             first: Process::open(child.id() as i32),
@@ -205,6 +209,11 @@ struct Generation {
 impl Service {
     pub(crate) fn start(config: Config) -> Self {
         Launch::api(config).start()
+    }
+
+    /// The process group of all generations.
+    pub(crate) fn group(&self) -> Pid {
+        self.group
     }
 
     /// The process that was started by the test.
@@ -452,6 +461,7 @@ impl Drop for Service {
         // Killing a group is one act: nobody in it can start another process
         // that gets away.
         let _ = kill_process_group(self.group, Signal::KILL);
+        TETHER.release(self.group);
         // Whoever lost its parent has become our child, so this ends when the
         // last process of the group is reaped, and not before.
         while waitpgid(self.group, WaitOptions::empty()).is_ok() {}
