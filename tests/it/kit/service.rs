@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use super::binary::WRITING;
 use super::log::Place;
 use super::process::End;
+use super::program::REQUIRED;
 use super::tether::TETHER;
 use super::{Address, Answer, Binary, Client, Config, Log, PATIENCE, Process, example};
 
@@ -256,6 +257,11 @@ impl Service {
     /// The first address.
     pub(crate) fn address(&self) -> Address {
         self.generation().addresses[0].clone()
+    }
+
+    /// A target as clients name it, at the first address.
+    pub(crate) fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.address())
     }
 
     /// A new connection to the first address.
@@ -582,12 +588,12 @@ fn pid_in(line: &str) -> i32 {
 
 /// Makes orphans of the services our children, so that nobody else's reaper has
 /// to be relied on and exit statuses are known in every generation.
-fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         set_child_subreaper(Some(getpid())).unwrap();
         for (name, _) in env::vars_os() {
-            let strange = name.to_string_lossy().starts_with("HEIRLOOM_");
+            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && name != REQUIRED;
             assert!(!strange, "{} must not be set for the tests", name.display());
         }
     });
