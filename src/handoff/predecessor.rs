@@ -3,15 +3,16 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use smol::Task;
-use smol::future::FutureExt as _;
+use smol::channel::TrySendError;
+use smol::future::{self, Boxed, FutureExt as _};
 
 use super::PREDECESSOR_VARIABLE;
 use super::channel::{Channel, MOST_DESCRIPTORS, Silence};
@@ -52,7 +53,7 @@ pub(crate) struct Successor {
 /// What we know of the successor's process.
 enum Process {
     /// It is being started, off the executor: `exec` can take milliseconds.
-    Starting(Task<io::Result<Running>>),
+    Starting(Boxed<io::Result<Running>>),
     Running(Running),
     /// It has been reaped, or could not be started.
     Gone,
@@ -138,26 +139,12 @@ impl Successor {
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
                 .stdin(Stdio::from(theirs));
             successor.channel = Some(channel);
-            // Until `exec` has succeeded the calling thread stands still, so
-            // it is not the one that serves. No `pre_exec`: with it, the
-            // standard library would have to fork, which takes time in
-            // proportion to the heap.
-            Ok(smol::unblock(move || {
-                let mut child = command.spawn()?;
-                match watch(&child) {
-                    Ok(pidfd) => Ok(Running { child, pidfd }),
-                    Err(error) => {
-                        let _ = child.kill();
-                        let _ = child.wait();
-                        Err(error)
-                    }
-                }
-            }))
+            spawn(command)
         });
         successor.process = Process::Starting(match started {
-            Ok(task) => task,
+            Ok(starting) => starting,
             // Failing here looks the same as failing there.
-            Err(error) => smol::unblock(move || Err(error)),
+            Err(error) => future::ready(Err(error)).boxed(),
         });
         successor
     }
@@ -238,10 +225,10 @@ impl Successor {
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
     /// is none.
     pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
-        if let Process::Starting(task) = &mut self.process {
+        if let Process::Starting(starting) = &mut self.process {
             // It can speak before we know that it lives; until we do, it is
             // not listened to, so that whatever is said of it names its pid.
-            match ready!(task.poll(cx)) {
+            match ready!(starting.poll(cx)) {
                 Ok(running) => {
                     self.pid = Some(running.child.id());
                     self.process = Process::Running(running);
@@ -358,7 +345,7 @@ impl Successor {
         async move {
             let burial = async {
                 let running = match process {
-                    Process::Starting(task) => task.await.ok().inspect(Running::kill),
+                    Process::Starting(starting) => starting.await.ok().inspect(Running::kill),
                     Process::Running(running) => Some(running),
                     Process::Gone => None,
                 };
@@ -397,7 +384,7 @@ impl Running {
     }
 
     async fn exit(&mut self) {
-        let _ = smol::future::poll_fn(|cx| self.poll_exit(cx)).await;
+        let _ = future::poll_fn(|cx| self.poll_exit(cx)).await;
     }
 
     fn kill(&self) {
@@ -408,6 +395,39 @@ impl Running {
 
 fn lost(loss: Loss) -> Poll<Report> {
     Poll::Ready(Report::Lost(loss))
+}
+
+/// Starts a process off the executor.
+///
+/// Until `exec` has succeeded the calling thread stands still, so it is not the
+/// one that serves. No `pre_exec`: with it, the standard library would have to
+/// fork, which takes time in proportion to the heap. And not `smol::unblock`,
+/// which spins on the thread that serves for as long as the system refuses
+/// another thread; here that is a failed restart like any other.
+fn spawn(mut command: Command) -> io::Result<Boxed<io::Result<Running>>> {
+    let (told, starting) = smol::channel::bounded(1);
+    thread::Builder::new()
+        .name("start successor".to_owned())
+        .spawn(move || {
+            let started = command.spawn().and_then(|mut child| match watch(&child) {
+                Ok(pidfd) => Ok(Running { child, pidfd }),
+                Err(error) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    Err(error)
+                }
+            });
+            // It took so long to start that nobody waits for it any more.
+            if let Err(TrySendError::Closed(Ok(mut running))) = told.try_send(started) {
+                running.kill();
+                let _ = running.child.wait();
+            }
+        })?;
+    let started = async move {
+        let unheard = |_| Err(io::Error::other("the thread that starts it has panicked"));
+        starting.recv().await.unwrap_or_else(unheard)
+    };
+    Ok(started.boxed())
 }
 
 /// Opens a channel and leaves a welcome in it; the second end is the

@@ -186,6 +186,23 @@ fn a_successor_that_says_why_it_gives_up() {
 }
 
 #[test]
+fn a_thread_that_the_system_refuses() {
+    let service = Service::start(Config::new());
+    // Too little for the stack of a thread.
+    service.limit_memory_to_now_and(1 << 20);
+    for attempt in 1..=2 {
+        let failure = service.restart_in_vain();
+        failure.assert_says(STARTING);
+        failure.assert_says("it could not be started: ");
+        assert_eq!(service.failed_restarts(), attempt);
+        service.assert_undisturbed();
+    }
+    service.lift_memory_limit();
+    service.restart();
+    service.stop();
+}
+
+#[test]
 fn a_successor_that_exits_when_it_should_serve() {
     survives_probation(Fake::ServesAndExits, "exit status: 7");
 }
