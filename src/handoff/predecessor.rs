@@ -241,15 +241,19 @@ impl Successor {
         }
         // What it has said comes before the news of its end, for it may have
         // said why.
-        while let Some(channel) = &self.channel {
-            let Poll::Ready(received) = channel.poll_receive(cx) else {
-                break;
-            };
+        if let Some(channel) = &self.channel
+            && let Poll::Ready(received) = channel.poll_receive(cx)
+        {
             match received {
                 Ok(packet) => match self.hear(packet.message, listeners) {
                     Some(Report::Lost(loss)) => return lost(loss),
                     Some(report) => return Poll::Ready(report),
-                    None => {}
+                    // One that never stops talking must not keep its deadline
+                    // from passing, nor everybody else waiting.
+                    None => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 },
                 Err(Silence::Closed) => {
                     self.channel = None;
@@ -458,4 +462,35 @@ fn watch(child: &Child) -> io::Result<Async<OwnedFd>> {
     // The child cannot have been reaped, so the number is still its own.
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     Async::new_nonblocking(pidfd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::future::poll_once;
+
+    #[test]
+    fn one_that_never_stops_talking_is_heard_one_message_at_a_time() {
+        let (channel, theirs) = open_channel(1).unwrap();
+        let theirs = Channel::<FromSuccessor, FromPredecessor>::new(theirs).unwrap();
+        let mut successor = Successor {
+            channel: Some(channel),
+            process: Process::Gone,
+            pid: None,
+            begun: Instant::now(),
+            step: Step::AwaitingClaim,
+            stopping: false,
+            last_words: None,
+            hung_up: None,
+        };
+        let reasons = ["the moon is full", "the sun is dark"];
+        for reason in reasons.map(str::to_owned) {
+            theirs.send(&FromSuccessor::Failed { reason }, &[]).unwrap();
+        }
+        for reason in reasons {
+            let report = future::poll_fn(|cx| successor.poll_report(0, cx));
+            assert!(smol::block_on(poll_once(report)).is_none());
+            assert_eq!(successor.last_words(), Some(reason));
+        }
+    }
 }

@@ -267,31 +267,32 @@ impl Running {
     }
 
     fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        loop {
-            let successor = self.successor.as_mut()?;
-            let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
-                return None;
-            };
-            match report {
-                Report::Claimed => return Some(Event::Claimed),
-                Report::Ready { keeps } => {
-                    self.keeps = keeps;
-                    return Some(Event::Ready);
-                }
-                Report::Published => self.unpublished = false,
-                // Whoever stops the process that serves means the service, so
-                // there is nothing to be taken back.
-                Report::Stopping => {
-                    if self.clocks.probation.take().is_some() {
-                        return Some(Event::Proven);
-                    }
-                }
-                Report::Lost(loss) => {
-                    self.loss = Some(loss);
-                    return Some(Event::Lost);
+        let successor = self.successor.as_mut()?;
+        let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
+            return None;
+        };
+        match report {
+            Report::Claimed => return Some(Event::Claimed),
+            Report::Ready { keeps } => {
+                self.keeps = keeps;
+                return Some(Event::Ready);
+            }
+            Report::Published => self.unpublished = false,
+            // Whoever stops the process that serves means the service, so
+            // there is nothing to be taken back.
+            Report::Stopping => {
+                if self.clocks.probation.take().is_some() {
+                    return Some(Event::Proven);
                 }
             }
+            Report::Lost(loss) => {
+                self.loss = Some(loss);
+                return Some(Event::Lost);
+            }
         }
+        // There may be more to hear, but not before everybody else had a turn.
+        cx.waker().wake_by_ref();
+        None
     }
 
     fn hear_predecessor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
