@@ -281,6 +281,12 @@ impl Successor {
         Poll::Pending
     }
 
+    /// Whether it has closed its end of the channel, so that its loss is only
+    /// a matter of time.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.hung_up.is_some()
+    }
+
     /// Understands a message; `None` if it calls for nothing.
     fn hear(&mut self, message: FromSuccessor, listeners: usize) -> Option<Report> {
         let name = message.name();

@@ -269,6 +269,11 @@ impl Running {
     fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
         let successor = self.successor.as_mut()?;
         let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
+            // One that has hung up is lost, only the reason is still being
+            // waited for. Its probation must not end well meanwhile.
+            if successor.has_hung_up() {
+                self.clocks.probation = None;
+            }
             return None;
         };
         match report {

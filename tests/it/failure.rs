@@ -217,6 +217,23 @@ fn a_successor_that_closes_the_channel_when_it_should_serve() {
     survives_probation(Fake::ServesAndClosesTheChannel, "closed the channel");
 }
 
+/// How it was lost is waited for in vain here, until after its probation would
+/// have been over; that it was lost is known before.
+#[test]
+fn a_successor_that_closes_the_channel_just_before_it_would_be_proven() {
+    let service = Launch::api(Config::new().probation_ms(50))
+        .own_binary()
+        .start();
+    service
+        .binary()
+        .replace_with_fake(Fake::ServesAndClosesTheChannel);
+    let failure = service.restart_in_vain();
+    failure.assert_says("restart undone");
+    failure.assert_says("closed the channel");
+    service.assert_undisturbed();
+    service.stop();
+}
+
 /// A successor that has taken over and dies in its probation is undone.
 fn survives_probation(fake: Fake, reason: &str) {
     let service = Launch::api(Config::new().probation_ms(20_000))
