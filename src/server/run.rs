@@ -284,8 +284,11 @@ impl Running {
             }
             Report::Published => self.unpublished = false,
             // Whoever stops the process that serves means the service, so
-            // there is nothing to be taken back.
+            // there is nothing to be taken back. It keeps no listener: what
+            // comes to one after it has looked for the last time is ours to
+            // serve, because the queue is open until we close it too.
             Report::Stopping => {
+                self.keeps.clear();
                 if self.clocks.probation.take().is_some() {
                     return Some(Event::Proven);
                 }
