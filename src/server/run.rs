@@ -498,6 +498,8 @@ impl Running {
             failure.push_str("; it said: ");
             failure.push_str(words);
         }
+        // Part of it are the successor's own words, and this is one line.
+        let failure = failure.replace(char::is_control, " ");
         if self.drain_watched {
             // It has taken over for good, so whether it lives is no longer our
             // business, even if it does not speak to us any more.

@@ -186,6 +186,11 @@ fn a_successor_that_says_why_it_gives_up() {
 }
 
 #[test]
+fn a_reason_in_several_lines_is_told_in_one() {
+    survives_fake(Fake::GivesUpInVerse, AWAITING_CLAIM, "the moon is full");
+}
+
+#[test]
 fn a_thread_that_the_system_refuses() {
     let service = Service::start(Config::new());
     // Too little for the stack of a thread.
