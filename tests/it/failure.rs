@@ -89,6 +89,19 @@ fn a_binary_of_no_known_format() {
 }
 
 #[test]
+fn a_binary_that_is_being_written() {
+    let service = Launch::api(Config::new()).own_binary().start();
+    let failure = service
+        .binary()
+        .while_it_is_written(|| service.restart_in_vain());
+    failure.assert_says(STARTING);
+    failure.assert_says("Text file busy");
+    service.assert_undisturbed();
+    service.restart();
+    assert_eq!(service.get("/").generation(), 2);
+}
+
+#[test]
 fn a_successor_that_exits_at_once() {
     survives_fake(Fake::ExitsAtOnce, AWAITING_CLAIM, "exit status: 0");
 }
