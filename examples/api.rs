@@ -3,14 +3,22 @@
 //! # How to try it
 //!
 //! ```text
-//! $ cat > /tmp/api.toml
+//! $ cat > /tmp/api.toml <<END
 //! listen = ["127.0.0.1:8000", "unix:/tmp/api.sock"]
 //! greeting = "Hello"
 //! pid_file = "/tmp/api.pid"
+//! END
 //! $ cargo run --release --example api -- --config /tmp/api.toml
-//! $ curl -i http://127.0.0.1:8000/                 # in another terminal
+//!
+//! $ # The rest in another terminal.
+//! $ curl -i http://127.0.0.1:8000/
 //! $ sed -i s/Hello/Goodbye/ /tmp/api.toml
-//! $ kill -HUP $(cat /tmp/api.pid)                  # the next answer says Goodbye
+//! $ kill -HUP $(cat /tmp/api.pid)                  # from now on it says Goodbye
+//! $ curl -i http://127.0.0.1:8000/
+//! $ sed -i s/greeting/greting/ /tmp/api.toml
+//! $ kill -HUP $(cat /tmp/api.pid)                  # the log says what is wrong, and who serves on
+//! $ sed -i s/greting/greeting/ /tmp/api.toml
+//! $ kill -HUP $(cat /tmp/api.pid)                  # works again
 //! $ kill -TERM $(cat /tmp/api.pid)                 # finishes what is in flight and exits
 //! ```
 //!
@@ -310,8 +318,6 @@ async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Resul
     // A mistake in a request is an answer too, so that it carries the headers below.
     let mut response = match route(&mut request, &service).await {
         Ok(response) => response,
-        // A body that was cut off or came too slowly: the library knows best.
-        Err(error) if error.downcast_ref::<io::Error>().is_some() => return Err(error),
         Err(error) => {
             let mut response = Response::new(error.status());
             response.set_body(format!("{error}\n"));

@@ -12,6 +12,7 @@
     reason = "a test may panic, and shows what it saw when it does"
 )]
 
+mod clients;
 mod conformance;
 mod drain;
 mod examples;
