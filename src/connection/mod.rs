@@ -341,7 +341,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             if !matches!(bytes, [] | [b'\r']) {
                 match scan.advance(bytes, limits) {
                     Ok(Some(length)) => {
-                        let head = scan.parse(&bytes[..length], limits);
+                        let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
                             Ok(head) => Next::Request(Box::new(head)),

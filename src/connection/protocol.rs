@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http_types::Response;
 use http_types::headers::HeaderValue;
 
+use super::head::Locations;
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::status::Status;
@@ -94,6 +95,7 @@ pub(crate) struct Protocol<H> {
     /// Memory that no connection needs at the moment.
     pool: RefCell<Vec<Vec<u8>>>,
     date: Date,
+    pub(super) locations: Locations,
 }
 
 impl<H: Handler> Protocol<H> {
@@ -104,6 +106,7 @@ impl<H: Handler> Protocol<H> {
             status,
             pool: RefCell::default(),
             date: Date::default(),
+            locations: Locations::default(),
         }
     }
 }
