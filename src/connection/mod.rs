@@ -36,7 +36,7 @@ mod wire;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -54,7 +54,9 @@ use self::response::{
     Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
-use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
+use self::wire::{
+    READ_BYTES, Wire, half_close, has_bytes, poll_receive, poll_send, reset_on_close, wait_on_close,
+};
 use crate::limits::{Limits, due, earlier};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
@@ -65,6 +67,10 @@ pub(crate) use self::protocol::Protocol;
 /// How many requests of one client are answered, and how many sends are made
 /// for it, before other connections get their turn.
 const TURN: u32 = 32;
+
+/// How many bytes of responses to pipelined requests are gathered for one
+/// send.
+const GATHERED_BYTES: usize = 32 * 1024;
 
 /// Serves one connection until it is closed.
 ///
@@ -82,10 +88,10 @@ pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol:
         }
     };
     let mut ticket = ticket;
-    let mut patience = protocol.limits.head_timeout;
+    let mut stay = Stay::new(&protocol.limits);
     // The futures behind the boxes are large; idle connections have none.
     loop {
-        match idle(&socket, &ticket, &protocol.limits, patience).await {
+        match idle(&socket, &ticket, &protocol.limits, &mut stay).await {
             Idle::Readable => {}
             // The grace or the patience is over, but a request may have come in
             // the same moment.
@@ -94,12 +100,59 @@ pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol:
                 return Box::pin(close(socket, ticket, &protocol)).await;
             }
         }
-        (socket, ticket) = match Box::pin(Conversation::new(socket, ticket, &protocol).run()).await
-        {
+        let conversation = Conversation::new(socket, ticket, &protocol).run();
+        let answered;
+        (socket, ticket, answered) = match Box::pin(conversation).await {
             Some(idle) => idle,
             None => return,
         };
-        patience = protocol.limits.keep_alive_timeout;
+        if answered {
+            stay.renew(&protocol.limits);
+        }
+    }
+}
+
+/// Until when an idle connection is kept.
+struct Stay {
+    deadline: Option<Instant>,
+    /// Whether that is the end of the grace of a drain.
+    draining: bool,
+    /// Whether it has made a request.
+    served: bool,
+}
+
+impl Stay {
+    /// For a connection that has just been accepted.
+    fn new(limits: &Limits) -> Self {
+        Stay {
+            deadline: due(Instant::now(), limits.head_timeout),
+            draining: false,
+            served: false,
+        }
+    }
+
+    /// After a request has been answered. Nothing else renews it: empty lines
+    /// come before a request and are none.
+    fn renew(&mut self, limits: &Limits) {
+        *self = Stay {
+            deadline: due(Instant::now(), limits.keep_alive_timeout),
+            draining: false,
+            served: true,
+        };
+    }
+
+    /// Sets the deadline anew if a drain has begun or was taken back.
+    fn follow_drain(&mut self, ticket: &Ticket, limits: &Limits, socket: &Async<OwnedFd>) {
+        if self.draining == ticket.draining() {
+            return;
+        }
+        self.draining = ticket.draining();
+        let patience = match (self.draining, self.served) {
+            (true, _) => spread(limits.drain_grace, socket),
+            (false, true) => limits.keep_alive_timeout,
+            (false, false) => limits.head_timeout,
+        };
+        self.deadline = due(Instant::now(), patience);
     }
 }
 
@@ -110,7 +163,7 @@ enum Idle {
     Expired,
 }
 
-/// Waits for a request, for at most `patience`, or the grace during a drain.
+/// Waits for a request until the end of `stay`.
 ///
 /// Not an `async fn`: that would keep everything twice, and this is most of
 /// what an idle connection is made of.
@@ -118,18 +171,12 @@ fn idle<'a>(
     socket: &'a Async<OwnedFd>,
     ticket: &'a Ticket,
     limits: &'a Limits,
-    patience: Duration,
+    stay: &'a mut Stay,
 ) -> impl Future<Output = Idle> + 'a {
-    let set_deadline = move |now| {
-        ticket.set_deadline(match ticket.draining() {
-            true => due(now, spread(limits.drain_grace, socket)),
-            false => due(now, patience),
-        });
-    };
-    let now = Instant::now();
-    ticket.set_activity(Activity::Idle, now);
+    ticket.set_activity(Activity::Idle, Instant::now());
     ticket.set_request(None);
-    set_deadline(now);
+    stay.follow_drain(ticket, limits, socket);
+    ticket.set_deadline(stay.deadline);
     future::poll_fn(move |cx| {
         if socket.poll_readable(cx).is_ready() {
             return Poll::Ready(Idle::Readable);
@@ -137,7 +184,10 @@ fn idle<'a>(
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
-                Poll::Ready(Notice::Drain) => set_deadline(Instant::now()),
+                Poll::Ready(Notice::Drain) => {
+                    stay.follow_drain(ticket, limits, socket);
+                    ticket.set_deadline(stay.deadline);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -159,7 +209,6 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
     if half_close(&socket).is_err() {
         return;
     }
-    let mut memory = protocol.take_memory();
     let mut dry = true;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
@@ -167,7 +216,8 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
             if poll_expired(&ticket, cx).is_ready() {
                 return Poll::Ready(());
             }
-            match poll_receive(&socket, &mut memory, &mut dry, cx) {
+            // On the stack: all connections may be closing at once.
+            match poll_receive(&socket, &mut [0; READ_BYTES], &mut dry, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
@@ -179,7 +229,6 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
         }
     })
     .await;
-    protocol.give_back(memory);
 }
 
 /// Waits for the deadline of a connection that is not idle; to that, a drain
@@ -203,6 +252,8 @@ struct Conversation<'p, H> {
     output: Buffer,
     /// How much has been done since others had their turn.
     turn: u32,
+    /// Whether there has been a request.
+    answered: bool,
 }
 
 /// Who has the wire.
@@ -214,9 +265,8 @@ enum Seat {
     Gone,
 }
 
-/// What the client wants.
-enum Next {
-    Request(Box<Head>),
+/// What a client wants that does not make a request.
+enum Otherwise {
     /// Nothing for now.
     Nothing,
     Refused(Refusal, Option<Method>),
@@ -247,12 +297,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
             // Whoever is slow to send a head takes up no memory for responses.
             output: Buffer::default(),
             turn: 0,
+            answered: false,
         }
     }
 
-    /// Answers what has arrived. Returns when the connection is idle again, or
-    /// with `None` when it is closed.
-    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket)> {
+    /// Answers what has arrived. Returns when the connection is idle again, and
+    /// whether there was a request; or with `None` when it is closed.
+    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
         match self.arrival().await {
             Ok(0) => return None,
             Ok(_) => {}
@@ -264,12 +315,19 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         loop {
             let after = match self.next().await {
-                Next::Request(head) => self.exchange(*head).await,
-                Next::Refused(refusal, method) => self.refuse(refusal, method).await,
-                Next::Nothing => return self.rest(),
-                Next::Gone => After::Gone,
+                Ok(head) => {
+                    self.answered = true;
+                    self.exchange(head).await
+                }
+                Err(Otherwise::Refused(refusal, method)) => self.refuse(refusal, method).await,
+                Err(Otherwise::Nothing) => return self.rest(),
+                Err(Otherwise::Gone) => After::Gone,
             };
             match after {
+                // A few bytes of pipelined requests can ask for megabytes.
+                After::Next if self.output.len() >= GATHERED_BYTES => {
+                    self.flush().await.ok()?;
+                }
                 After::Next => {}
                 After::Gone => return None,
                 After::Close => {
@@ -299,13 +357,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Gives up the buffers, which are empty.
-    fn rest(self) -> Option<(Async<OwnedFd>, Ticket)> {
+    fn rest(self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
         let Seat::Here(wire) = self.seat else {
             return None;
         };
         self.protocol.give_back(wire.input.into_memory());
         self.protocol.give_back(self.output.into_memory());
-        Some((wire.socket, self.ticket))
+        Some((wire.socket, self.ticket, self.answered))
     }
 
     /// Reads what woke the idle connection; the reactor may wake it without a
@@ -322,13 +380,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Reads the next request head.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> Result<Head, Otherwise> {
         let limits = &self.protocol.limits;
         let mut scan = Scan::default();
         let mut begun = false;
         loop {
             let Seat::Here(wire) = &mut self.seat else {
-                return Next::Gone;
+                return Err(Otherwise::Gone);
             };
             if !scan.has_begun() {
                 // RFC 9112 section 2.2: empty lines before a request are
@@ -344,31 +402,31 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
-                            Ok(head) => Next::Request(Box::new(head)),
-                            Err(refusal) => Next::Refused(refusal, scan.method()),
+                            Ok(head) => Ok(head),
+                            Err(refusal) => Err(Otherwise::Refused(refusal, scan.method())),
                         };
                     }
                     Ok(None) => {}
-                    Err(refusal) => return Next::Refused(refusal, scan.method()),
+                    Err(refusal) => return Err(Otherwise::Refused(refusal, scan.method())),
                 }
             }
             if bytes.is_empty() {
                 return match self.flush().await {
-                    Ok(()) => Next::Nothing,
-                    Err(Gone) => Next::Gone,
+                    Ok(()) => Err(Otherwise::Nothing),
+                    Err(Gone) => Err(Otherwise::Gone),
                 };
             }
             if !begun {
                 begun = true;
                 if self.flush().await.is_err() {
-                    return Next::Gone;
+                    return Err(Otherwise::Gone);
                 }
                 let now = Instant::now();
                 self.ticket.set_activity(Activity::Head, now);
                 self.ticket.set_deadline(due(now, limits.head_timeout));
             }
             let Seat::Here(wire) = &mut self.seat else {
-                return Next::Gone;
+                return Err(Otherwise::Gone);
             };
             let ticket = &self.ticket;
             let received = future::poll_fn(|cx| match wire.poll_fill(cx) {
@@ -387,10 +445,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 ),
                 Some(Err(error)) => {
                     log::debug!("the connection of {} failed: {error}", ticket.peer());
-                    return Next::Gone;
+                    return Err(Otherwise::Gone);
                 }
             };
-            return Next::Refused(refusal, scan.method());
+            return Err(Otherwise::Refused(refusal, scan.method()));
         }
     }
 
@@ -422,19 +480,19 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let request = Request::new(request, Arc::clone(&target), raw, peer, status);
         let outcome = self.handle(request).await;
         let mut response = match (outcome, self.body_failure()) {
-            (Outcome::Response(mut response), Some(failure))
+            (Ok(mut response), Some(failure))
                 if response.status() == StatusCode::UnprocessableEntity =>
             {
                 // http-types gives this status to the error of any body that
                 // cannot be read, and some applications turn errors into
                 // responses themselves.
                 response.set_status(failure.refusal().status);
-                *response
+                response
             }
-            (Outcome::Response(response), _) => *response,
+            (Ok(response), _) => response,
             // Whatever the handler made of it, the client is at fault.
-            (Outcome::Error(_), Some(failure)) => failure.refusal().into(),
-            (Outcome::Error(error), None) => {
+            (Err(Unanswered::Error(_)), Some(failure)) => failure.refusal().into(),
+            (Err(Unanswered::Error(error)), None) => {
                 let status = match error.status() {
                     status if status.is_client_error() || status.is_server_error() => status,
                     _ => StatusCode::InternalServerError,
@@ -445,11 +503,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 plain(status, status.canonical_reason())
             }
-            (Outcome::Panic, _) => {
+            (Err(Unanswered::Panic), _) => {
                 log::error!("the handler panicked at {method} {target} of {peer}");
                 internal_error()
             }
-            (Outcome::Overdue, _) => {
+            (Err(Unanswered::Overdue), _) => {
                 log::warn!("the handler took too long for {method} {target} of {peer}");
                 plain(
                     StatusCode::ServiceUnavailable,
@@ -477,8 +535,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             };
             if complete {
                 // It panics if the handler has taken the sending half itself.
-                upgrade =
-                    std::panic::catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
+                upgrade = catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
             }
             if upgrade.is_none() {
                 log::error!(
@@ -501,8 +558,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let Some(mut reply) = reply else {
             return After::Gone;
         };
-        let sent = self.transmit(&mut reply, beginning).await;
         let persistent = reply.persistent;
+        let to_the_end = reply.is_to_the_end();
+        if to_the_end {
+            // The end of the connection is the end of the body; if it comes
+            // early, whatever the cause, it must not look like that.
+            with_socket(&self.seat, reset_on_close);
+        }
+        let sent = self.transmit(&mut reply, beginning).await;
         // The reply may hold the body of the request.
         drop(reply);
         match sent {
@@ -515,9 +578,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     Some(_) => log::debug!("{peer} gave up {method} {target}: {error}"),
                 }
                 self.take_back();
+                if to_the_end {
+                    return After::Gone;
+                }
                 return After::Close;
             }
             Err(Untransmitted::Gone) => return After::Gone,
+        }
+        if to_the_end {
+            if self.flush().await.is_err() {
+                return After::Gone;
+            }
+            with_socket(&self.seat, wait_on_close);
         }
         if let Some(sender) = upgrade {
             self.take_back();
@@ -626,7 +698,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Runs the handler, while looking after deadlines and after what the
     /// client is owed in the meantime.
-    async fn handle(&mut self, request: Request) -> Outcome {
+    async fn handle(&mut self, request: Request) -> Result<Response, Unanswered> {
         let Conversation {
             protocol,
             ticket,
@@ -641,7 +713,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
         ticket.set_deadline(timeout);
         let mut deadline = timeout;
         // The handler itself may panic, not only its future.
-        let handling = async { protocol.handler.call(request).await };
+        let Ok(handling) = catch_unwind(AssertUnwindSafe(|| protocol.handler.call(request))) else {
+            return Err(Unanswered::Panic);
+        };
         let mut handling = pin!(AssertUnwindSafe(handling).catch_unwind());
         let mut failed = false;
         future::poll_fn(|cx| {
@@ -651,9 +725,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 if let Poll::Ready(outcome) = handling.as_mut().poll(cx) {
                     return Poll::Ready(match outcome {
-                        Ok(Ok(response)) => Outcome::Response(Box::new(response)),
-                        Ok(Err(error)) => Outcome::Error(error),
-                        Err(_) => Outcome::Panic,
+                        Ok(Ok(response)) => Ok(response),
+                        Ok(Err(error)) => Err(Unanswered::Error(error)),
+                        Err(_) => Err(Unanswered::Panic),
                     });
                 }
                 let mut stalled = None;
@@ -685,7 +759,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 let now = Instant::now();
                 if timeout.is_some_and(|timeout| timeout <= now) {
-                    return Poll::Ready(Outcome::Overdue);
+                    return Poll::Ready(Err(Unanswered::Overdue));
                 }
                 if let Seat::Lent(loan) = &*seat
                     && stalled.is_some_and(|stalled| stalled <= now)
@@ -716,6 +790,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             seat,
             output,
             turn,
+            ..
         } = self;
         let limits = &protocol.limits;
         // As long as nothing has been sent.
@@ -871,12 +946,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let limits = &self.protocol.limits;
         self.ticket
             .set_deadline(due(Instant::now(), limits.linger_timeout));
-        let mut memory = self.protocol.take_memory();
         let mut left = limits.max_unread_body_bytes;
         let ticket = &self.ticket;
         let drained = future::poll_fn(|cx| {
             loop {
-                match lock(&rest).poll_read(cx, &mut memory) {
+                match lock(&rest).poll_read(cx, &mut [0; READ_BYTES]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(true),
                     Poll::Ready(Ok(count)) if count as u64 <= left => left -= count as u64,
                     Poll::Ready(_) => return Poll::Ready(false),
@@ -885,7 +959,6 @@ impl<'p, H: Handler> Conversation<'p, H> {
             }
         })
         .await;
-        self.protocol.give_back(memory);
         self.take_back();
         Ok(drained)
     }
@@ -913,9 +986,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
 /// RFC 9110 section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How a handler came to an end.
-enum Outcome {
-    Response(Box<Response>),
+/// How a handler came to an end without a response.
+enum Unanswered {
     Error(http_types::Error),
     Panic,
     Overdue,
