@@ -37,7 +37,7 @@ mod wire;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -380,7 +380,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Reads the next request head.
-    async fn next(&mut self) -> Result<Head, Otherwise> {
+    async fn next(&mut self) -> Result<Box<Head>, Otherwise> {
         let limits = &self.protocol.limits;
         let mut scan = Scan::default();
         let mut begun = false;
@@ -402,7 +402,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
-                            Ok(head) => Ok(head),
+                            Ok(head) => Ok(Box::new(head)),
                             Err(refusal) => Err(Otherwise::Refused(refusal, scan.method())),
                         };
                     }
@@ -453,22 +453,88 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Answers one request.
-    async fn exchange(&mut self, head: Head) -> After {
+    ///
+    /// What is large is in functions that are not `async`, because it would
+    /// stay in this future to the end, and this future is made anew for each
+    /// request that finds its connection idle.
+    async fn exchange(&mut self, head: Box<Head>) -> After {
+        let asked = Asked {
+            method: head.request.method(),
+            target: Arc::clone(&head.target),
+            version: head.version,
+            offers_upgrade: head.offers_upgrade,
+            persistent: head.persistent,
+        };
+        let outcome = {
+            let handling = pin!(self.call(head));
+            self.handle(handling).await
+        };
+        let Some(Settled {
+            mut reply,
+            beginning,
+            upgrade,
+        }) = self.settle(outcome, &asked)
+        else {
+            return After::Gone;
+        };
+        let persistent = reply.persistent;
+        let to_the_end = reply.is_to_the_end();
+        if to_the_end {
+            // The end of the connection is the end of the body; if it comes
+            // early, whatever the cause, it must not look like that.
+            with_socket(&self.seat, reset_on_close);
+        }
+        let sent = self.transmit(&mut reply, beginning).await;
+        // The reply may hold the body of the request.
+        drop(reply);
+        match sent {
+            Ok(()) => {}
+            Err(Untransmitted::Unencodable(error)) => {
+                self.report(&asked, &error);
+                self.take_back();
+                if to_the_end {
+                    return After::Gone;
+                }
+                return After::Close;
+            }
+            Err(Untransmitted::Gone) => return After::Gone,
+        }
+        if to_the_end {
+            if self.flush().await.is_err() {
+                return After::Gone;
+            }
+            with_socket(&self.seat, wait_on_close);
+        }
+        if let Some(sender) = upgrade {
+            self.take_back();
+            return match self.flush().await {
+                Ok(()) => After::Upgraded(sender),
+                Err(Gone) => After::Gone,
+            };
+        }
+        match self.finish_body(persistent).await {
+            Ok(true) if persistent => After::Next,
+            Ok(_) => After::Close,
+            Err(Gone) => After::Gone,
+        }
+    }
+
+    /// Calls the handler; `None`: it panicked before it had a future.
+    fn call(
+        &mut self,
+        head: Box<Head>,
+    ) -> Option<impl Future<Output = http_types::Result<Response>> + use<'p, H>> {
         let Head {
             mut request,
             target,
             raw,
-            version,
             framing,
             expects_continue,
-            persistent,
-            offers_upgrade,
-        } = head;
-        let method = request.method();
-        let peer = self.ticket.peer();
+            ..
+        } = *head;
         self.ticket.set_activity(Activity::Busy, Instant::now());
-        self.ticket.set_request(Some((method, Arc::clone(&target))));
-
+        self.ticket
+            .set_request(Some((request.method(), Arc::clone(&target))));
         if let Some(body) = self.lend(framing, expects_continue) {
             let typed = request.header(&http_types::headers::CONTENT_TYPE).is_some();
             request.set_body(body);
@@ -476,9 +542,17 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 request.remove_header(&http_types::headers::CONTENT_TYPE);
             }
         }
-        let status = self.protocol.status.clone();
-        let request = Request::new(request, Arc::clone(&target), raw, peer, status);
-        let outcome = self.handle(request).await;
+        let protocol = self.protocol;
+        let status = protocol.status.clone();
+        let request = Request::new(request, target, raw, self.ticket.peer(), status);
+        catch_unwind(AssertUnwindSafe(|| protocol.handler.call(request))).ok()
+    }
+
+    /// Makes of what the handler did a response that can be sent, and begins
+    /// it; `None`: there is no such response.
+    fn settle(&mut self, outcome: Result<Response, Unanswered>, asked: &Asked) -> Option<Settled> {
+        let Asked { method, target, .. } = asked;
+        let peer = self.ticket.peer();
         let mut response = match (outcome, self.body_failure()) {
             (Ok(mut response), Some(failure))
                 if response.status() == StatusCode::UnprocessableEntity =>
@@ -517,10 +591,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
 
         let mut exchange = Exchange {
-            method,
-            version,
-            offers_upgrade,
-            persistent: persistent && self.body_allows_another() && !self.ticket.draining(),
+            method: *method,
+            version: asked.version,
+            offers_upgrade: asked.offers_upgrade,
+            persistent: asked.persistent && self.body_allows_another() && !self.ticket.draining(),
         };
         if is_false_tunnel(&response, &exchange) {
             // Applications that answer any method alike mean no tunnel.
@@ -548,60 +622,28 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         let beginning = self.output.len();
         let reply = match self.reply(response, &exchange) {
-            Ok(reply) => Some(reply),
+            Ok(reply) => reply,
             Err(reason) => {
                 log::error!("the response to {method} {target} cannot be sent: {reason}");
                 upgrade = None;
-                self.reply(internal_error(), &exchange).ok()
+                self.reply(internal_error(), &exchange).ok()?
             }
         };
-        let Some(mut reply) = reply else {
-            return After::Gone;
-        };
-        let persistent = reply.persistent;
-        let to_the_end = reply.is_to_the_end();
-        if to_the_end {
-            // The end of the connection is the end of the body; if it comes
-            // early, whatever the cause, it must not look like that.
-            with_socket(&self.seat, reset_on_close);
-        }
-        let sent = self.transmit(&mut reply, beginning).await;
-        // The reply may hold the body of the request.
-        drop(reply);
-        match sent {
-            Ok(()) => {}
-            Err(Untransmitted::Unencodable(error)) => {
-                // A response made of the request body fails with it, and that
-                // is the client's doing.
-                match self.body_failure() {
-                    None => log::error!("the response to {method} {target} is cut short: {error}"),
-                    Some(_) => log::debug!("{peer} gave up {method} {target}: {error}"),
-                }
-                self.take_back();
-                if to_the_end {
-                    return After::Gone;
-                }
-                return After::Close;
-            }
-            Err(Untransmitted::Gone) => return After::Gone,
-        }
-        if to_the_end {
-            if self.flush().await.is_err() {
-                return After::Gone;
-            }
-            with_socket(&self.seat, wait_on_close);
-        }
-        if let Some(sender) = upgrade {
-            self.take_back();
-            return match self.flush().await {
-                Ok(()) => After::Upgraded(sender),
-                Err(Gone) => After::Gone,
-            };
-        }
-        match self.finish_body(persistent).await {
-            Ok(true) if persistent => After::Next,
-            Ok(_) => After::Close,
-            Err(Gone) => After::Gone,
+        Some(Settled {
+            reply,
+            beginning,
+            upgrade,
+        })
+    }
+
+    /// Says why a response was not sent to its end.
+    fn report(&self, asked: &Asked, error: &io::Error) {
+        let Asked { method, target, .. } = asked;
+        // A response made of the request body fails with it, and that is the
+        // client's doing.
+        match self.body_failure() {
+            None => log::error!("the response to {method} {target} is cut short: {error}"),
+            Some(_) => log::debug!("{} gave up {method} {target}: {error}", self.ticket.peer()),
         }
     }
 
@@ -698,7 +740,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Runs the handler, while looking after deadlines and after what the
     /// client is owed in the meantime.
-    async fn handle(&mut self, request: Request) -> Result<Response, Unanswered> {
+    async fn handle<F>(&mut self, mut handling: Pin<&mut Option<F>>) -> Result<Response, Unanswered>
+    where
+        F: Future<Output = http_types::Result<Response>>,
+    {
         let Conversation {
             protocol,
             ticket,
@@ -712,23 +757,22 @@ impl<'p, H: Handler> Conversation<'p, H> {
             .and_then(|timeout| due(Instant::now(), timeout));
         ticket.set_deadline(timeout);
         let mut deadline = timeout;
-        // The handler itself may panic, not only its future.
-        let Ok(handling) = catch_unwind(AssertUnwindSafe(|| protocol.handler.call(request))) else {
-            return Err(Unanswered::Panic);
-        };
-        let mut handling = pin!(AssertUnwindSafe(handling).catch_unwind());
         let mut failed = false;
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {
                     lock(loan).watch(cx.waker());
                 }
-                if let Poll::Ready(outcome) = handling.as_mut().poll(cx) {
-                    return Poll::Ready(match outcome {
-                        Ok(Ok(response)) => Ok(response),
-                        Ok(Err(error)) => Err(Unanswered::Error(error)),
-                        Err(_) => Err(Unanswered::Panic),
-                    });
+                let Some(handler) = handling.as_mut().as_pin_mut() else {
+                    return Poll::Ready(Err(Unanswered::Panic));
+                };
+                match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(response)),
+                    Ok(Poll::Ready(Err(error))) => {
+                        return Poll::Ready(Err(Unanswered::Error(error)));
+                    }
+                    Ok(Poll::Pending) => {}
+                    Err(_) => return Poll::Ready(Err(Unanswered::Panic)),
                 }
                 let mut stalled = None;
                 if let Seat::Lent(loan) = &*seat {
@@ -985,6 +1029,23 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
 /// RFC 9110 section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What is remembered of a request while it is answered.
+struct Asked {
+    method: Method,
+    target: Arc<str>,
+    version: head::Protocol,
+    offers_upgrade: bool,
+    persistent: bool,
+}
+
+/// A response that has been begun.
+struct Settled {
+    reply: Reply,
+    /// Where it begins in the output buffer.
+    beginning: usize,
+    upgrade: Option<http_types::upgrade::Sender>,
+}
 
 /// How a handler came to an end without a response.
 enum Unanswered {

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Handler, Protocol, serve};
+use super::{Conversation, Handler, Protocol, serve};
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
@@ -999,6 +999,18 @@ fn the_future_of_an_idle_connection_is_small() {
         Rc::clone(&world.protocol),
     );
     assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
+    // One that is larger does not come out of the allocator's fast lists.
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let ours = smol::Async::new(ours.into()).unwrap();
+    let ticket = world.roster.admit(Peer::Unix);
+    let handler = Protocol::new(
+        |_| async { Ok(Response::new(200)) },
+        Limits::default(),
+        Status::new(1),
+    );
+    let conversation = Conversation::new(ours, ticket, &handler).run();
+    let size = size_of_val(&conversation);
+    assert!(size <= 1000, "{size}");
 }
 
 #[test]
