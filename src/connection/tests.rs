@@ -1015,13 +1015,13 @@ fn the_future_of_an_idle_connection_is_small() {
 
 #[test]
 fn a_body_can_be_read_by_another_thread() {
-    let limits = Limits::default().body_timeout(Duration::from_millis(10));
-    let world = World::new(limits, |mut request: Request| async move {
+    let handler = |mut request: Request| async move {
         let body = request.take_body();
         let read = std::thread::spawn(|| smol::block_on(body.into_string()));
         let text = smol::unblock(|| read.join().unwrap()).await?;
         Ok(Response::from(text))
-    });
+    };
+    let world = World::new(Limits::default(), handler);
     let expecting =
         "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     world.run(async {
@@ -1030,6 +1030,11 @@ fn a_body_can_be_read_by_another_thread() {
         client.until("100 Continue\r\n\r\n").await;
         client.send("hello").await;
         client.until("hello").await;
+    });
+    let limits = Limits::default().body_timeout(Duration::from_millis(10));
+    let world = World::new(limits, handler);
+    world.run(async {
+        let mut client = world.connect();
         client.send(expecting).await;
         let answer = client.rest().await;
         assert_eq!(statuses(&answer), [100, 408], "{answer}");
