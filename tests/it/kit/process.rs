@@ -210,6 +210,14 @@ impl Process {
             .count()
     }
 
+    /// The size of the address space, in bytes.
+    pub(crate) fn address_space(&self) -> u64 {
+        let status = fs::read_to_string(self.path("status")).expect("the process lives");
+        let (_, size) = status.split_once("VmSize:").unwrap();
+        let kilobytes: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
+        kilobytes * 1024
+    }
+
     fn strings(&self, file: &str) -> Vec<Vec<u8>> {
         let bytes = fs::read(self.path(file)).expect("the process lives");
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);

@@ -451,14 +451,25 @@ impl Service {
 
     /// Lets the service, and all generations to come, open so many descriptors.
     pub(crate) fn limit_descriptors(&self, number: u64) {
+        self.limit(Resource::Nofile, Some(number));
+    }
+
+    /// Lets the service, and all generations to come, have not much more
+    /// address space than it has now.
+    pub(crate) fn limit_memory_to_now_and(&self, more: u64) {
+        self.limit(Resource::As, Some(self.current().address_space() + more));
+    }
+
+    pub(crate) fn lift_memory_limit(&self) {
+        self.limit(Resource::As, getrlimit(Resource::As).maximum);
+    }
+
+    fn limit(&self, resource: Resource, current: Option<u64>) {
         // The hard limit stays, or else this could not be taken back.
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit {
-            current: Some(number),
-            maximum,
-        };
+        let maximum = getrlimit(resource).maximum;
+        let limit = Rlimit { current, maximum };
         let pid = Pid::from_raw(self.current().pid());
-        prlimit(pid, Resource::Nofile, limit).unwrap();
+        prlimit(pid, resource, limit).unwrap();
     }
 }
 
