@@ -4,6 +4,8 @@
 //! `Service::restart_held`), Handoff with a bad successor that claims the
 //! listeners and hangs, Draining with a request whose body does not come.
 
+use rustix::process::{Signal, kill_process_group};
+
 use crate::kit::{Client, Config, End, Fake, Held, Launch, Process, Service};
 
 /// SIGTERM and SIGINT mean the same everywhere.
@@ -300,6 +302,25 @@ fn draining_second_term_to_the_predecessor_ends_it_and_the_service_goes_on() {
         client.wait_for_end();
         predecessor.wait_exit();
         assert_ends_after(&service, 3);
+    }
+}
+
+/// As systemd and a terminal do it.
+#[test]
+fn term_to_all_generations_at_once_stops_the_service_and_cuts_no_request() {
+    for probation in [0, 20_000] {
+        let service = Service::start(Config::new().probation_ms(probation));
+        let predecessor = service.current();
+        let with_predecessor = with_request_in_flight(&service);
+        let successor = service.restart();
+        let with_successor = with_request_in_flight(&service);
+        kill_process_group(service.group(), Signal::TERM).unwrap();
+        service.log().wait_for("generation 2 is draining");
+        assert_eq!(finish_request(with_successor), 2);
+        successor.wait_exit();
+        assert_eq!(finish_request(with_predecessor), 1);
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        service.log().wait_for_end();
     }
 }
 
