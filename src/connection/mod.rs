@@ -54,7 +54,7 @@ use self::response::{
     Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
-use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
+use self::wire::{Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send};
 use crate::limits::{Limits, due, earlier};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
@@ -130,10 +130,13 @@ fn idle<'a>(
     ticket.set_activity(Activity::Idle, now);
     ticket.set_request(None);
     set_deadline(now);
+    let mut awaited = false;
     future::poll_fn(move |cx| {
-        if socket.poll_readable(cx).is_ready() {
+        // Why the reactor is not relied on after the first time: `poll_receive`.
+        if socket.poll_readable(cx).is_ready() || (awaited && is_readable(socket)) {
             return Poll::Ready(Idle::Readable);
         }
+        awaited = true;
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
@@ -160,14 +163,14 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
         return;
     }
     let mut memory = protocol.take_memory();
-    let mut dry = true;
+    let mut supply = Supply::Dry;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
         loop {
             if poll_expired(&ticket, cx).is_ready() {
                 return Poll::Ready(());
             }
-            match poll_receive(&socket, &mut memory, &mut dry, cx) {
+            match poll_receive(&socket, &mut memory, &mut supply, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
