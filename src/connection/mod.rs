@@ -344,7 +344,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             if !matches!(bytes, [] | [b'\r']) {
                 match scan.advance(bytes, limits) {
                     Ok(Some(length)) => {
-                        let head = scan.parse(&bytes[..length], limits);
+                        let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
                             Ok(head) => Next::Request(Box::new(head)),
@@ -492,19 +492,19 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 exchange.persistent = false;
             }
         }
-        let date = self.protocol.date();
-        let reply = match Reply::new(response, &exchange, date.clone()) {
+        let beginning = self.output.len();
+        let reply = match self.reply(response, &exchange) {
             Ok(reply) => Some(reply),
             Err(reason) => {
                 log::error!("the response to {method} {target} cannot be sent: {reason}");
                 upgrade = None;
-                Reply::new(internal_error(), &exchange, date).ok()
+                self.reply(internal_error(), &exchange).ok()
             }
         };
         let Some(mut reply) = reply else {
             return After::Gone;
         };
-        let sent = self.transmit(&mut reply).await;
+        let sent = self.transmit(&mut reply, beginning).await;
         let persistent = reply.persistent;
         // The reply may hold the body of the request.
         drop(reply);
@@ -551,11 +551,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade: false,
             persistent: false,
         };
-        let Ok(mut reply) = Reply::new(refusal.into(), &exchange, self.protocol.date()) else {
+        let beginning = self.output.len();
+        let Ok(mut reply) = self.reply(refusal.into(), &exchange) else {
             return After::Gone;
         };
         self.ticket.set_activity(Activity::Busy, Instant::now());
-        match self.transmit(&mut reply).await {
+        match self.transmit(&mut reply, beginning).await {
             Ok(()) => After::Close,
             Err(_) => After::Gone,
         }
@@ -700,9 +701,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
         .await
     }
 
-    /// Encodes a response, and sends it as far as it does not fit the output
-    /// buffer. What is left there leaves with the next response or flush.
-    async fn transmit(&mut self, reply: &mut Reply) -> Result<(), Untransmitted> {
+    /// Begins a response.
+    fn reply(&mut self, response: Response, exchange: &Exchange) -> Result<Reply, &'static str> {
+        if self.output.has_no_memory() {
+            self.output = Buffer::new(self.protocol.take_memory());
+        }
+        Reply::new(response, exchange, &self.protocol.date(), &mut self.output)
+    }
+
+    /// Encodes the rest of a response, which begins at `beginning` of the
+    /// output buffer, and sends it as far as it does not fit there. What is
+    /// left there leaves with the next response or flush.
+    async fn transmit(&mut self, reply: &mut Reply, beginning: usize) -> Result<(), Untransmitted> {
         let Conversation {
             protocol,
             ticket,
@@ -711,14 +721,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
             turn,
         } = self;
         let limits = &protocol.limits;
-        // Where this response begins, as long as none of it has been sent.
-        let mut beginning = Some(output.len());
+        // As long as nothing has been sent.
+        let mut beginning = Some(beginning);
         let mut blocked_since: Option<Instant> = None;
         let mut deadline = None;
         ticket.set_deadline(None);
-        if output.room().is_empty() && output.is_empty() {
-            *output = Buffer::new(protocol.take_memory());
-        }
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {
