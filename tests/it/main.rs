@@ -12,6 +12,7 @@
     reason = "a test may panic, and shows what it saw when it does"
 )]
 
+mod abuse;
 mod conformance;
 mod drain;
 mod examples;

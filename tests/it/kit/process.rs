@@ -210,6 +210,15 @@ impl Process {
             .count()
     }
 
+    /// How much memory the process has that is really there.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(self.path("status")).expect("the process lives");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        size.and_then(|size| size.parse().ok())
+            .expect("the kernel tells it in KiB")
+    }
+
     fn strings(&self, file: &str) -> Vec<Vec<u8>> {
         let bytes = fs::read(self.path(file)).expect("the process lives");
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
