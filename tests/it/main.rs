@@ -23,6 +23,7 @@ mod kit;
 mod limits;
 mod listeners;
 mod load;
+mod packets;
 mod restart;
 mod signals;
 mod tidy;
