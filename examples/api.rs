@@ -3,14 +3,22 @@
 //! # How to try it
 //!
 //! ```text
-//! $ cat > /tmp/api.toml
+//! $ cat > /tmp/api.toml <<END
 //! listen = ["127.0.0.1:8000", "unix:/tmp/api.sock"]
 //! greeting = "Hello"
 //! pid_file = "/tmp/api.pid"
+//! END
 //! $ cargo run --release --example api -- --config /tmp/api.toml
-//! $ curl -i http://127.0.0.1:8000/                 # in another terminal
+//!
+//! $ # The rest in another terminal.
+//! $ curl -i http://127.0.0.1:8000/
 //! $ sed -i s/Hello/Goodbye/ /tmp/api.toml
-//! $ kill -HUP $(cat /tmp/api.pid)                  # the next answer says Goodbye
+//! $ kill -HUP $(cat /tmp/api.pid)                  # from now on it says Goodbye
+//! $ curl -i http://127.0.0.1:8000/
+//! $ sed -i s/greeting/greting/ /tmp/api.toml
+//! $ kill -HUP $(cat /tmp/api.pid)                  # the log says what is wrong, and who serves on
+//! $ sed -i s/greting/greeting/ /tmp/api.toml
+//! $ kill -HUP $(cat /tmp/api.pid)                  # works again
 //! $ kill -TERM $(cat /tmp/api.pid)                 # finishes what is in flight and exits
 //! ```
 //!

@@ -11,9 +11,9 @@ use crate::invocation::Invocation;
 /// This process as a link in a chain: which generation it is, who came before
 /// it, and how it was started.
 ///
-/// [`Server::new`](crate::Server::new) begins one by itself. A `main` that has
-/// something to do before it makes its server, such as reading a
-/// configuration, begins it explicitly and first of all:
+/// [`Server::run`](crate::Server::run) begins one by itself. A `main` that has
+/// something to do before that, such as reading a configuration, begins it
+/// explicitly and first of all:
 ///
 /// - a `SIGHUP` during the start-up is remembered, not deadly;
 /// - standard input is the real one again (until then, a successor finds its

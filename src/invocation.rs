@@ -12,6 +12,9 @@ use std::process::Command;
 /// been removed or replaced (proc_pid_exe(5)).
 const DELETED: &[u8] = b" (deleted)";
 
+/// A link to the executable that is running.
+const PROC_EXE: &str = "/proc/self/exe";
+
 /// Executable, arguments and directory of this process, as they were at its
 /// start.
 #[derive(Clone, Debug)]
@@ -45,7 +48,7 @@ impl Invocation {
         let mut arguments = std::env::args_os();
         let directory = Directory::current();
         let invoked_as = arguments.next().unwrap_or_default();
-        let executable = find_executable(&invoked_as, &directory)?;
+        let executable = find_executable(&invoked_as, &directory, Path::new(PROC_EXE))?;
         Ok(Invocation {
             executable,
             arguments: arguments.collect(),
@@ -88,12 +91,14 @@ impl Directory {
 }
 
 /// Finds the path a shell would have used to start this process.
-fn find_executable(invoked_as: &OsStr, directory: &Directory) -> io::Result<PathBuf> {
+fn find_executable(
+    invoked_as: &OsStr,
+    directory: &Directory,
+    proc_exe: &Path,
+) -> io::Result<PathBuf> {
     // This follows a kernel link to the very file, wherever it may be now.
-    let running = std::fs::metadata("/proc/self/exe")
-        .ok()
-        .map(|file| identity(&file));
-    let linked = std::fs::read_link("/proc/self/exe").map(without_deleted);
+    let running = std::fs::metadata(proc_exe).ok().map(|file| identity(&file));
+    let linked = std::fs::read_link(proc_exe).map(without_deleted);
     let candidate = if invoked_as.as_bytes().contains(&b'/') {
         let path = Path::new(invoked_as);
         if path.is_absolute() {
@@ -106,16 +111,16 @@ fn find_executable(invoked_as: &OsStr, directory: &Directory) -> io::Result<Path
     };
     // The first argument is whatever the parent liked to put there. It is
     // believed if it leads to the file that is running, or to one of the same
-    // name: then the file has been replaced since.
-    let believed = candidate.filter(|path| match std::fs::metadata(path) {
-        Ok(file) => {
-            Some(identity(&file)) == running
-                || (is_executable(&file)
-                    && linked
-                        .as_ref()
-                        .is_ok_and(|linked| linked.file_name() == path.file_name()))
-        }
-        Err(_) => false,
+    // name: then the file has been replaced since. Where /proc is not mounted
+    // there is nothing to compare it with, and nobody else to ask.
+    let believed = candidate.filter(|path| {
+        std::fs::metadata(path).is_ok_and(|file| match &linked {
+            Ok(linked) => {
+                Some(identity(&file)) == running
+                    || (is_executable(&file) && linked.file_name() == path.file_name())
+            }
+            Err(_) => is_executable(&file),
+        })
     });
     match believed {
         Some(path) => Ok(path),
@@ -163,8 +168,21 @@ mod tests {
         let directory = Directory::current();
         let running = std::env::current_exe().unwrap();
         for lie in ["", "-sh", "/bin/sh", "no/such/file"] {
-            let found = find_executable(OsStr::new(lie), &directory).unwrap();
+            let found = find_executable(OsStr::new(lie), &directory, Path::new(PROC_EXE)).unwrap();
             assert_eq!(found, running, "told {lie:?}");
+        }
+    }
+
+    #[test]
+    fn without_proc_the_first_argument_is_believed_if_it_can_be_run() {
+        let directory = Directory::current();
+        let running = std::env::current_exe().unwrap();
+        let nowhere = Path::new("/nonexistent/exe");
+        let found = find_executable(running.as_os_str(), &directory, nowhere);
+        assert_eq!(found.unwrap(), running);
+        for lie in ["", "/", "/etc/passwd", "no/such/file"] {
+            let found = find_executable(OsStr::new(lie), &directory, nowhere);
+            assert!(found.is_err(), "told {lie:?}");
         }
     }
 
@@ -173,7 +191,7 @@ mod tests {
         let running = std::env::current_exe().unwrap();
         let link = running.with_extension(format!("link-{}", std::process::id()));
         std::os::unix::fs::symlink(&running, &link).unwrap();
-        let found = find_executable(link.as_os_str(), &Directory::current());
+        let found = find_executable(link.as_os_str(), &Directory::current(), Path::new(PROC_EXE));
         std::fs::remove_file(&link).unwrap();
         assert_eq!(found.unwrap(), link);
     }

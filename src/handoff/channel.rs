@@ -125,7 +125,14 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
 
     /// Takes the next packet if there is one.
     pub(crate) fn try_receive(&self) -> Option<Result<Packet<In>, Silence>> {
-        match receive_packet(self.socket.as_fd()) {
+        let received = match receive_packet(self.socket.as_fd()) {
+            // The peer is gone and left something of ours unread. That is told
+            // once, and before what the peer has said, which may be why it
+            // is gone.
+            Err(rustix::io::Errno::CONNRESET) => receive_packet(self.socket.as_fd()),
+            received => received,
+        };
+        match received {
             Ok(Some((bytes, descriptors))) => Some(
                 serde_json::from_slice(&bytes)
                     .map(|message| Packet {
@@ -136,7 +143,6 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             ),
             Ok(None) => Some(Err(Silence::Closed)),
             Err(rustix::io::Errno::WOULDBLOCK) => None,
-            // The peer is gone and left something of ours unread.
             Err(rustix::io::Errno::CONNRESET) => Some(Err(Silence::Closed)),
             Err(error) => Some(Err(Silence::Nonsense(error.to_string()))),
         }
@@ -230,6 +236,17 @@ mod tests {
             Some(Err(Silence::Nonsense(_)))
         ));
         drop(theirs);
+        assert!(matches!(ours.try_receive(), Some(Err(Silence::Closed))));
+    }
+
+    #[test]
+    fn the_last_words_of_one_that_did_not_listen_are_heard() {
+        let (ours, theirs) = pair();
+        ours.send(&FromPredecessor::Serve, &[]).unwrap();
+        rustix::net::send(&theirs, br#"{"message":"published"}"#, SendFlags::empty()).unwrap();
+        drop(theirs);
+        let packet = ours.try_receive().unwrap().unwrap();
+        assert_eq!(packet.message, FromSuccessor::Published);
         assert!(matches!(ours.try_receive(), Some(Err(Silence::Closed))));
     }
 

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use smol::Task;
-use smol::future::FutureExt as _;
+use smol::channel::TrySendError;
+use smol::future::{self, Boxed, FutureExt as _};
 
 use super::PREDECESSOR_VARIABLE;
 use super::channel::{Channel, MOST_DESCRIPTORS, Silence};
@@ -52,7 +53,7 @@ pub(crate) struct Successor {
 /// What we know of the successor's process.
 enum Process {
     /// It is being started, off the executor: `exec` can take milliseconds.
-    Starting(Task<io::Result<Running>>),
+    Starting(Boxed<io::Result<Running>>),
     Running(Running),
     /// It has been reaped, or could not be started.
     Gone,
@@ -138,26 +139,12 @@ impl Successor {
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
                 .stdin(Stdio::from(theirs));
             successor.channel = Some(channel);
-            // Until `exec` has succeeded the calling thread stands still, so
-            // it is not the one that serves. No `pre_exec`: with it, the
-            // standard library would have to fork, which takes time in
-            // proportion to the heap.
-            Ok(smol::unblock(move || {
-                let mut child = command.spawn()?;
-                match watch(&child) {
-                    Ok(pidfd) => Ok(Running { child, pidfd }),
-                    Err(error) => {
-                        let _ = child.kill();
-                        let _ = child.wait();
-                        Err(error)
-                    }
-                }
-            }))
+            spawn(command)
         });
         successor.process = Process::Starting(match started {
-            Ok(task) => task,
+            Ok(starting) => starting,
             // Failing here looks the same as failing there.
-            Err(error) => smol::unblock(move || Err(error)),
+            Err(error) => future::ready(Err(error)).boxed(),
         });
         successor
     }
@@ -238,10 +225,10 @@ impl Successor {
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
     /// is none.
     pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
-        if let Process::Starting(task) = &mut self.process {
+        if let Process::Starting(starting) = &mut self.process {
             // It can speak before we know that it lives; until we do, it is
             // not listened to, so that whatever is said of it names its pid.
-            match ready!(task.poll(cx)) {
+            match ready!(starting.poll(cx)) {
                 Ok(running) => {
                     self.pid = Some(running.child.id());
                     self.process = Process::Running(running);
@@ -254,15 +241,19 @@ impl Successor {
         }
         // What it has said comes before the news of its end, for it may have
         // said why.
-        while let Some(channel) = &self.channel {
-            let Poll::Ready(received) = channel.poll_receive(cx) else {
-                break;
-            };
+        if let Some(channel) = &self.channel
+            && let Poll::Ready(received) = channel.poll_receive(cx)
+        {
             match received {
                 Ok(packet) => match self.hear(packet.message, listeners) {
                     Some(Report::Lost(loss)) => return lost(loss),
                     Some(report) => return Poll::Ready(report),
-                    None => {}
+                    // One that never stops talking must not keep its deadline
+                    // from passing, nor everybody else waiting.
+                    None => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
                 },
                 Err(Silence::Closed) => {
                     self.channel = None;
@@ -288,6 +279,12 @@ impl Successor {
             return lost(Loss::HungUp);
         }
         Poll::Pending
+    }
+
+    /// Whether it has closed its end of the channel, so that its loss is only
+    /// a matter of time.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.hung_up.is_some()
     }
 
     /// Understands a message; `None` if it calls for nothing.
@@ -358,7 +355,7 @@ impl Successor {
         async move {
             let burial = async {
                 let running = match process {
-                    Process::Starting(task) => task.await.ok().inspect(Running::kill),
+                    Process::Starting(starting) => starting.await.ok().inspect(Running::kill),
                     Process::Running(running) => Some(running),
                     Process::Gone => None,
                 };
@@ -397,7 +394,7 @@ impl Running {
     }
 
     async fn exit(&mut self) {
-        let _ = smol::future::poll_fn(|cx| self.poll_exit(cx)).await;
+        let _ = future::poll_fn(|cx| self.poll_exit(cx)).await;
     }
 
     fn kill(&self) {
@@ -408,6 +405,39 @@ impl Running {
 
 fn lost(loss: Loss) -> Poll<Report> {
     Poll::Ready(Report::Lost(loss))
+}
+
+/// Starts a process off the executor.
+///
+/// Until `exec` has succeeded the calling thread stands still, so it is not the
+/// one that serves. No `pre_exec`: with it, the standard library would have to
+/// fork, which takes time in proportion to the heap. And not `smol::unblock`,
+/// which spins on the thread that serves for as long as the system refuses
+/// another thread; here that is a failed restart like any other.
+fn spawn(mut command: Command) -> io::Result<Boxed<io::Result<Running>>> {
+    let (told, starting) = smol::channel::bounded(1);
+    thread::Builder::new()
+        .name("start successor".to_owned())
+        .spawn(move || {
+            let started = command.spawn().and_then(|mut child| match watch(&child) {
+                Ok(pidfd) => Ok(Running { child, pidfd }),
+                Err(error) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    Err(error)
+                }
+            });
+            // It took so long to start that nobody waits for it any more.
+            if let Err(TrySendError::Closed(Ok(mut running))) = told.try_send(started) {
+                running.kill();
+                let _ = running.child.wait();
+            }
+        })?;
+    let started = async move {
+        let unheard = |_| Err(io::Error::other("the thread that starts it has panicked"));
+        starting.recv().await.unwrap_or_else(unheard)
+    };
+    Ok(started.boxed())
 }
 
 /// Opens a channel and leaves a welcome in it; the second end is the
@@ -438,4 +468,35 @@ fn watch(child: &Child) -> io::Result<Async<OwnedFd>> {
     // The child cannot have been reaped, so the number is still its own.
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     Async::new_nonblocking(pidfd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smol::future::poll_once;
+
+    #[test]
+    fn one_that_never_stops_talking_is_heard_one_message_at_a_time() {
+        let (channel, theirs) = open_channel(1).unwrap();
+        let theirs = Channel::<FromSuccessor, FromPredecessor>::new(theirs).unwrap();
+        let mut successor = Successor {
+            channel: Some(channel),
+            process: Process::Gone,
+            pid: None,
+            begun: Instant::now(),
+            step: Step::AwaitingClaim,
+            stopping: false,
+            last_words: None,
+            hung_up: None,
+        };
+        let reasons = ["the moon is full", "the sun is dark"];
+        for reason in reasons.map(str::to_owned) {
+            theirs.send(&FromSuccessor::Failed { reason }, &[]).unwrap();
+        }
+        for reason in reasons {
+            let report = future::poll_fn(|cx| successor.poll_report(0, cx));
+            assert!(smol::block_on(poll_once(report)).is_none());
+            assert_eq!(successor.last_words(), Some(reason));
+        }
+    }
 }

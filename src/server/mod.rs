@@ -51,8 +51,8 @@ use crate::transition::Transition;
 /// | [`limits`](Server::limits) | see [`Limits`] |
 pub struct Server<H> {
     handler: H,
-    /// An error here is told by `run`, where errors are expected.
-    generation: Result<Generation>,
+    /// `None`: it is begun when the server is run.
+    generation: Option<Generation>,
     status: Status,
     addresses: Vec<String>,
     options: Options,
@@ -76,16 +76,13 @@ impl<H: Handler> Server<H> {
     /// that it returns becomes a response with the error's status, a panic
     /// becomes a 500; both are logged, and the server goes on.
     ///
-    /// This begins the [`Generation`] of the process, so it catches `SIGHUP`;
-    /// a program that does something lengthy before it gets here should begin
-    /// the generation first.
+    /// The [`Generation`] of the process begins when the server is run, unless
+    /// it was begun before and is given to [`Server::generation`].
     pub fn new(handler: H) -> Self {
-        let generation = Generation::begin();
-        let number = generation.as_ref().map_or(1, Generation::number);
         Server {
             handler,
-            generation,
-            status: Status::new(number),
+            generation: None,
+            status: Status::new(1),
             addresses: Vec::new(),
             options: Options {
                 ready_timeout: Duration::from_secs(30),
@@ -101,7 +98,7 @@ impl<H: Handler> Server<H> {
     /// Makes the server part of a generation that was begun earlier.
     pub fn generation(mut self, generation: Generation) -> Self {
         self.status.set_generation(generation.number());
-        self.generation = Ok(generation);
+        self.generation = Some(generation);
         self
     }
 
@@ -187,9 +184,10 @@ impl<H: Handler> Server<H> {
     ///
     /// # Errors
     ///
-    /// If the service cannot start: an address cannot be bound, the PID file
-    /// cannot be written, signals cannot be caught, or, in a successor, the
-    /// handoff fails.
+    /// If the service cannot start: the generation cannot be begun
+    /// ([`Generation::begin`]), an address cannot be bound, the PID file cannot
+    /// be written, signals cannot be caught, or, in a successor, the handoff
+    /// fails.
     pub fn run(self) -> Result<()> {
         smol::block_on(self.serve())
     }
@@ -223,7 +221,11 @@ impl<H: Handler> Server<H> {
             addresses,
             options,
         } = self;
-        let generation = generation?;
+        let generation = match generation {
+            Some(generation) => generation,
+            None => Generation::begin()?,
+        };
+        status.set_generation(generation.number());
         let executor = Rc::new(LocalExecutor::new());
         let protocol = Rc::new(Protocol::new(
             handler,

@@ -267,31 +267,40 @@ impl Running {
     }
 
     fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        loop {
-            let successor = self.successor.as_mut()?;
-            let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
-                return None;
-            };
-            match report {
-                Report::Claimed => return Some(Event::Claimed),
-                Report::Ready { keeps } => {
-                    self.keeps = keeps;
-                    return Some(Event::Ready);
-                }
-                Report::Published => self.unpublished = false,
-                // Whoever stops the process that serves means the service, so
-                // there is nothing to be taken back.
-                Report::Stopping => {
-                    if self.clocks.probation.take().is_some() {
-                        return Some(Event::Proven);
-                    }
-                }
-                Report::Lost(loss) => {
-                    self.loss = Some(loss);
-                    return Some(Event::Lost);
+        let successor = self.successor.as_mut()?;
+        let Poll::Ready(report) = successor.poll_report(self.listeners.len(), cx) else {
+            // One that has hung up is lost, only the reason is still being
+            // waited for. Its probation must not end well meanwhile.
+            if successor.has_hung_up() {
+                self.clocks.probation = None;
+            }
+            return None;
+        };
+        match report {
+            Report::Claimed => return Some(Event::Claimed),
+            Report::Ready { keeps } => {
+                self.keeps = keeps;
+                return Some(Event::Ready);
+            }
+            Report::Published => self.unpublished = false,
+            // Whoever stops the process that serves means the service, so
+            // there is nothing to be taken back. It keeps no listener: what
+            // comes to one after it has looked for the last time is ours to
+            // serve, because the queue is open until we close it too.
+            Report::Stopping => {
+                self.keeps.clear();
+                if self.clocks.probation.take().is_some() {
+                    return Some(Event::Proven);
                 }
             }
+            Report::Lost(loss) => {
+                self.loss = Some(loss);
+                return Some(Event::Lost);
+            }
         }
+        // There may be more to hear, but not before everybody else had a turn.
+        cx.waker().wake_by_ref();
+        None
     }
 
     fn hear_predecessor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
@@ -489,6 +498,8 @@ impl Running {
             failure.push_str("; it said: ");
             failure.push_str(words);
         }
+        // Part of it are the successor's own words, and this is one line.
+        let failure = failure.replace(char::is_control, " ");
         if self.drain_watched {
             // It has taken over for good, so whether it lives is no longer our
             // business, even if it does not speak to us any more.

@@ -89,6 +89,19 @@ fn a_binary_of_no_known_format() {
 }
 
 #[test]
+fn a_binary_that_is_being_written() {
+    let service = Launch::api(Config::new()).own_binary().start();
+    let failure = service
+        .binary()
+        .while_it_is_written(|| service.restart_in_vain());
+    failure.assert_says(STARTING);
+    failure.assert_says("Text file busy");
+    service.assert_undisturbed();
+    service.restart();
+    assert_eq!(service.get("/").generation(), 2);
+}
+
+#[test]
 fn a_successor_that_exits_at_once() {
     survives_fake(Fake::ExitsAtOnce, AWAITING_CLAIM, "exit status: 0");
 }
@@ -186,6 +199,28 @@ fn a_successor_that_says_why_it_gives_up() {
 }
 
 #[test]
+fn a_reason_in_several_lines_is_told_in_one() {
+    survives_fake(Fake::GivesUpInVerse, AWAITING_CLAIM, "the moon is full");
+}
+
+#[test]
+fn a_thread_that_the_system_refuses() {
+    let service = Service::start(Config::new());
+    // Too little for the stack of a thread.
+    service.limit_memory_to_now_and(1 << 20);
+    for attempt in 1..=2 {
+        let failure = service.restart_in_vain();
+        failure.assert_says(STARTING);
+        failure.assert_says("it could not be started: ");
+        assert_eq!(service.failed_restarts(), attempt);
+        service.assert_undisturbed();
+    }
+    service.lift_memory_limit();
+    service.restart();
+    service.stop();
+}
+
+#[test]
 fn a_successor_that_exits_when_it_should_serve() {
     survives_probation(Fake::ServesAndExits, "exit status: 7");
 }
@@ -198,6 +233,23 @@ fn a_successor_that_is_killed_when_it_should_serve() {
 #[test]
 fn a_successor_that_closes_the_channel_when_it_should_serve() {
     survives_probation(Fake::ServesAndClosesTheChannel, "closed the channel");
+}
+
+/// How it was lost is waited for in vain here, until after its probation would
+/// have been over; that it was lost is known before.
+#[test]
+fn a_successor_that_closes_the_channel_just_before_it_would_be_proven() {
+    let service = Launch::api(Config::new().probation_ms(50))
+        .own_binary()
+        .start();
+    service
+        .binary()
+        .replace_with_fake(Fake::ServesAndClosesTheChannel);
+    let failure = service.restart_in_vain();
+    failure.assert_says("restart undone");
+    failure.assert_says("closed the channel");
+    service.assert_undisturbed();
+    service.stop();
 }
 
 /// A successor that has taken over and dies in its probation is undone.

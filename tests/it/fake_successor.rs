@@ -58,6 +58,10 @@ fn main() {
             say(&message);
             listen_for_ever();
         }
+        Fake::GivesUpInVerse => {
+            say(&json!({ "message": "failed", "reason": "the moon\nis full" }));
+            exit_with_status_7();
+        }
         Fake::SpeaksAnotherVersion => {
             say(&claim(4711));
             listen_for_ever();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::kit::{Address, Client, Config, Failure, Launch, Service};
+use crate::kit::{Address, Client, Config, End, Failure, Launch, Service};
 
 fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
@@ -128,6 +128,31 @@ fn what_waited_at_a_removed_address_is_served() {
     for client in &mut clients {
         assert_eq!(client.answer().unwrap().status, 200);
     }
+}
+
+#[test]
+fn what_comes_to_a_removed_address_in_the_probation_is_served_after_it() {
+    let config = Config::on(&["127.0.0.1:0", "[::1]:0"]);
+    let service = Launch::api(config.probation_ms(20_000)).start();
+    let removed = service.address();
+    let predecessor = service.current();
+    service.configure(&Config::on(&["[::1]:0"]));
+    let successor = service.restart();
+    // Nobody accepts here, but it must be there for a rollback.
+    let mut clients: Vec<Client> = (0..10)
+        .map(|_| Client::connect(&removed).unwrap())
+        .collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").unwrap();
+    }
+    // To stop on purpose ends the probation.
+    successor.term();
+    for client in &mut clients {
+        assert_eq!(client.answer().unwrap().pid(), predecessor.pid());
+    }
+    drop(clients);
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
 }
 
 #[test]

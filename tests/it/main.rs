@@ -13,6 +13,7 @@
 )]
 
 mod abuse;
+mod clients;
 mod conformance;
 mod drain;
 mod examples;

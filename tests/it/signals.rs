@@ -246,6 +246,29 @@ fn probation_term_and_int_to_either_process_stop_the_service() {
     }
 }
 
+/// The queue of a listener is open until the last copy of it is closed.
+#[test]
+fn probation_who_comes_while_the_successor_stops_is_served_by_the_predecessor() {
+    let service = Service::start(Config::new().probation_ms(20_000));
+    let predecessor = service.current();
+    let successor = service.restart();
+    predecessor.freeze();
+    successor.term();
+    service.log().wait_for("generation 2 exits");
+    let mut client = service.connect();
+    client
+        .send("GET /pid HTTP/1.1\r\nhost: test\r\n\r\n")
+        .unwrap();
+    predecessor.thaw();
+    assert_eq!(
+        client.answer().unwrap().text(),
+        predecessor.pid().to_string()
+    );
+    drop(client);
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
+}
+
 #[test]
 fn draining_hup_to_the_predecessor_is_passed_on() {
     let service = Service::start(Config::new());

@@ -7,10 +7,9 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use smol::Async;
-use smol::future::FutureExt as _;
 use smol::stream::StreamExt as _;
 
-use crate::kit::{Address, Config, End, PATIENCE, Service};
+use crate::kit::{Address, Config, End, Service, within};
 
 type WebSocket = WebSocketStream<Async<TcpStream>>;
 
@@ -75,11 +74,4 @@ async fn open(service: &Service) -> WebSocket {
 
 async fn next(socket: &mut WebSocket) -> Message {
     socket.next().await.expect("a message").unwrap()
-}
-
-fn within<T>(story: impl Future<Output = T>) -> T {
-    smol::block_on(story.or(async {
-        smol::Timer::after(PATIENCE).await;
-        panic!("the peer let us wait for too long");
-    }))
 }

@@ -99,6 +99,17 @@ impl Binary {
         fs::rename(&fresh, &self.path).unwrap();
     }
 
+    /// Does something while the executable is open for writing, as it is while
+    /// a careless deploy copies over it.
+    pub(crate) fn while_it_is_written<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _lock = WRITING.write().unwrap();
+        let _writer = fs::OpenOptions::new()
+            .append(true)
+            .open(&self.path)
+            .unwrap();
+        act()
+    }
+
     /// Puts a new file in the place of the executable in one step, as a careful
     /// deploy does.
     fn replace_with(&self, source: &Path) {

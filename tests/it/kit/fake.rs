@@ -28,6 +28,8 @@ pub(crate) enum Fake {
     SpeaksOutOfTurn,
     /// Sends one message that is far too long.
     SpeaksAtLength,
+    /// Says why it gives up, in several lines.
+    GivesUpInVerse,
     /// Claims the listeners in a version of the protocol that nobody knows.
     SpeaksAnotherVersion,
     /// Claims the listeners and goes on listening.
@@ -55,7 +57,7 @@ impl Fake {
     pub(crate) const REASON: &str = "the moon is full";
 
     #[allow(dead_code, reason = "the bad successor uses it")]
-    const ALL: [Fake; 20] = [
+    const ALL: [Fake; 21] = [
         Fake::ExitsAtOnce,
         Fake::ExitsWithStatus7,
         Fake::IsKilled,
@@ -66,6 +68,7 @@ impl Fake {
         Fake::SaysNothingAloud,
         Fake::SpeaksOutOfTurn,
         Fake::SpeaksAtLength,
+        Fake::GivesUpInVerse,
         Fake::SpeaksAnotherVersion,
         Fake::ClaimsAndHangs,
         Fake::ClaimsAndExits,

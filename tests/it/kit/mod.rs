@@ -17,11 +17,15 @@ mod config;
 mod fake;
 mod load;
 mod log;
+mod page;
 mod process;
+mod program;
 mod service;
 mod tether;
 
 use std::time::Duration;
+
+use smol::future::FutureExt as _;
 
 pub(crate) use self::binary::{Binary, example, rust_files};
 pub(crate) use self::client::{Address, Answer, Client, Failure};
@@ -29,7 +33,9 @@ pub(crate) use self::config::Config;
 pub(crate) use self::fake::Fake;
 pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;
+pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
+pub(crate) use self::program::{Program, Running};
 pub(crate) use self::service::{Held, Launch, Service};
 pub(crate) use self::tether::Tether;
 
@@ -38,3 +44,11 @@ pub(crate) use self::tether::Tether;
 /// Generous, because a machine that builds at the same time can be slow, and
 /// because a test that passes never waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for the end of a story that is told in futures.
+pub(crate) fn within<T>(story: impl Future<Output = T>) -> T {
+    smol::block_on(story.or(async {
+        smol::Timer::after(PATIENCE).await;
+        panic!("the peer let us wait for too long");
+    }))
+}

@@ -23,6 +23,7 @@ use tempfile::TempDir;
 use super::binary::WRITING;
 use super::log::Place;
 use super::process::End;
+use super::program::REQUIRED;
 use super::tether::TETHER;
 use super::{Address, Answer, Binary, Client, Config, Log, PATIENCE, Process, example};
 
@@ -258,6 +259,11 @@ impl Service {
         self.generation().addresses[0].clone()
     }
 
+    /// A target as clients name it, at the first address.
+    pub(crate) fn url(&self, target: &str) -> String {
+        format!("http://{}{target}", self.address())
+    }
+
     /// A new connection to the first address.
     pub(crate) fn connect(&self) -> Client {
         Client::connect(&self.address()).expect("the service listens")
@@ -445,14 +451,25 @@ impl Service {
 
     /// Lets the service, and all generations to come, open so many descriptors.
     pub(crate) fn limit_descriptors(&self, number: u64) {
+        self.limit(Resource::Nofile, Some(number));
+    }
+
+    /// Lets the service, and all generations to come, have not much more
+    /// address space than it has now.
+    pub(crate) fn limit_memory_to_now_and(&self, more: u64) {
+        self.limit(Resource::As, Some(self.current().address_space() + more));
+    }
+
+    pub(crate) fn lift_memory_limit(&self) {
+        self.limit(Resource::As, getrlimit(Resource::As).maximum);
+    }
+
+    fn limit(&self, resource: Resource, current: Option<u64>) {
         // The hard limit stays, or else this could not be taken back.
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit {
-            current: Some(number),
-            maximum,
-        };
+        let maximum = getrlimit(resource).maximum;
+        let limit = Rlimit { current, maximum };
         let pid = Pid::from_raw(self.current().pid());
-        prlimit(pid, Resource::Nofile, limit).unwrap();
+        prlimit(pid, resource, limit).unwrap();
     }
 }
 
@@ -582,12 +599,12 @@ fn pid_in(line: &str) -> i32 {
 
 /// Makes orphans of the services our children, so that nobody else's reaper has
 /// to be relied on and exit statuses are known in every generation.
-fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         set_child_subreaper(Some(getpid())).unwrap();
         for (name, _) in env::vars_os() {
-            let strange = name.to_string_lossy().starts_with("HEIRLOOM_");
+            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && name != REQUIRED;
             assert!(!strange, "{} must not be set for the tests", name.display());
         }
     });

@@ -1,0 +1,3 @@
+module heirloom-bench-http
+
+go 1.19
