@@ -94,6 +94,26 @@ mod server;
 mod status;
 mod transition;
 
+/// What the fuzzers in `tests/fuzz` call; no part of the library.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Request heads.
+    pub fn head(bytes: &[u8]) {
+        crate::connection::oracle::head(bytes);
+    }
+
+    /// Chunked bodies.
+    pub fn chunks(bytes: &[u8]) {
+        crate::connection::oracle::chunks(bytes);
+    }
+
+    /// Whole connections.
+    pub fn connection(script: &[u8]) {
+        crate::connection::oracle::exchange(script);
+    }
+}
+
 pub use connection::Handler;
 pub use error::{Error, Result};
 pub use generation::Generation;

@@ -27,6 +27,8 @@
 mod body;
 mod buffer;
 mod head;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 mod protocol;
 mod response;
 #[cfg(test)]
