@@ -274,7 +274,8 @@ impl Roster {
         }
     }
 
-    fn expire(&self, now: Instant) {
+    /// Tells every connection whose deadline has passed.
+    pub(crate) fn expire(&self, now: Instant) {
         let mut earliest: Option<Instant> = None;
         let mut wakers = Vec::new();
         for (_, entry) in self.entries.borrow().iter() {

@@ -27,6 +27,8 @@
 mod body;
 mod buffer;
 mod head;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 mod protocol;
 mod response;
 #[cfg(test)]
@@ -45,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use http_types::{Body, Method, Response, StatusCode};
-use smol::future::{self, FutureExt};
+use smol::future;
 
 use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
 use self::buffer::Buffer;
@@ -55,7 +57,8 @@ use self::response::{
 };
 use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{
-    READ_BYTES, Wire, half_close, has_bytes, poll_receive, poll_send, reset_on_close, wait_on_close,
+    READ_BYTES, Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send,
+    reset_on_close, wait_on_close,
 };
 use crate::limits::{Limits, due, earlier};
 use crate::request::Request;
@@ -177,10 +180,13 @@ fn idle<'a>(
     ticket.set_request(None);
     stay.follow_drain(ticket, limits, socket);
     ticket.set_deadline(stay.deadline);
+    let mut awaited = false;
     future::poll_fn(move |cx| {
-        if socket.poll_readable(cx).is_ready() {
+        // Why the reactor is not relied on after the first time: `poll_receive`.
+        if socket.poll_readable(cx).is_ready() || (awaited && is_readable(socket)) {
             return Poll::Ready(Idle::Readable);
         }
+        awaited = true;
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
@@ -209,7 +215,7 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
     if half_close(&socket).is_err() {
         return;
     }
-    let mut dry = true;
+    let mut supply = Supply::Dry;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
         loop {
@@ -217,7 +223,7 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
                 return Poll::Ready(());
             }
             // On the stack: all connections may be closing at once.
-            match poll_receive(&socket, &mut [0; READ_BYTES], &mut dry, cx) {
+            match poll_receive(&socket, &mut [0; READ_BYTES], &mut supply, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,

@@ -378,7 +378,10 @@ impl Running {
             }
             Effect::SendProven => {
                 self.clocks.probation = None;
-                let sent = self.successor.as_mut().map(Successor::send_proven);
+                let sent = self.successor.as_mut().map(|successor| {
+                    log::info!("{successor} has passed its probation");
+                    successor.send_proven()
+                });
                 self.lost_if_failed(sent);
             }
             Effect::SendReload => match &self.successor {
