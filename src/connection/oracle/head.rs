@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_types::Method;
 
-use super::super::head::{Framing, Protocol, Refusal, Scan};
+use super::super::head::{Framing, Locations, Protocol, Refusal, Scan};
 use super::{find, is_token};
 use crate::limits::Limits;
 
@@ -74,7 +74,7 @@ fn read(bytes: &[u8], piece: usize, limits: &Limits) -> Result<Option<Meaning>, 
             continue;
         }
         if let Some(length) = scan.advance(&bytes[..end], limits)? {
-            let head = scan.parse(&bytes[..length], limits)?;
+            let head = scan.parse(&bytes[..length], limits, &Locations::default())?;
             let url = head.request.url();
             let host = head.request.header("host");
             return Ok(Some(Meaning {
