@@ -210,7 +210,7 @@ impl Process {
             .count()
     }
 
-/// The size of the address space, in bytes.
+    /// The size of the address space, in bytes.
     pub(crate) fn address_space(&self) -> u64 {
         1024 * self.kibibytes("VmSize:")
     }
