@@ -56,7 +56,7 @@ use self::response::{
     Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
-use self::wire::{Wire, half_close, has_bytes, poll_receive, poll_send};
+use self::wire::{Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send};
 use crate::limits::{Limits, due, earlier};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
@@ -132,10 +132,13 @@ fn idle<'a>(
     ticket.set_activity(Activity::Idle, now);
     ticket.set_request(None);
     set_deadline(now);
+    let mut awaited = false;
     future::poll_fn(move |cx| {
-        if socket.poll_readable(cx).is_ready() {
+        // Why the reactor is not relied on after the first time: `poll_receive`.
+        if socket.poll_readable(cx).is_ready() || (awaited && is_readable(socket)) {
             return Poll::Ready(Idle::Readable);
         }
+        awaited = true;
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
@@ -162,14 +165,14 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
         return;
     }
     let mut memory = protocol.take_memory();
-    let mut dry = true;
+    let mut supply = Supply::Dry;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
         loop {
             if poll_expired(&ticket, cx).is_ready() {
                 return Poll::Ready(());
             }
-            match poll_receive(&socket, &mut memory, &mut dry, cx) {
+            match poll_receive(&socket, &mut memory, &mut supply, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
@@ -343,7 +346,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             if !matches!(bytes, [] | [b'\r']) {
                 match scan.advance(bytes, limits) {
                     Ok(Some(length)) => {
-                        let head = scan.parse(&bytes[..length], limits);
+                        let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
                             Ok(head) => Next::Request(Box::new(head)),
@@ -491,19 +494,19 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 exchange.persistent = false;
             }
         }
-        let date = self.protocol.date();
-        let reply = match Reply::new(response, &exchange, date.clone()) {
+        let beginning = self.output.len();
+        let reply = match self.reply(response, &exchange) {
             Ok(reply) => Some(reply),
             Err(reason) => {
                 log::error!("the response to {method} {target} cannot be sent: {reason}");
                 upgrade = None;
-                Reply::new(internal_error(), &exchange, date).ok()
+                self.reply(internal_error(), &exchange).ok()
             }
         };
         let Some(mut reply) = reply else {
             return After::Gone;
         };
-        let sent = self.transmit(&mut reply).await;
+        let sent = self.transmit(&mut reply, beginning).await;
         let persistent = reply.persistent;
         // The reply may hold the body of the request.
         drop(reply);
@@ -550,11 +553,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade: false,
             persistent: false,
         };
-        let Ok(mut reply) = Reply::new(refusal.into(), &exchange, self.protocol.date()) else {
+        let beginning = self.output.len();
+        let Ok(mut reply) = self.reply(refusal.into(), &exchange) else {
             return After::Gone;
         };
         self.ticket.set_activity(Activity::Busy, Instant::now());
-        match self.transmit(&mut reply).await {
+        match self.transmit(&mut reply, beginning).await {
             Ok(()) => After::Close,
             Err(_) => After::Gone,
         }
@@ -699,9 +703,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
         .await
     }
 
-    /// Encodes a response, and sends it as far as it does not fit the output
-    /// buffer. What is left there leaves with the next response or flush.
-    async fn transmit(&mut self, reply: &mut Reply) -> Result<(), Untransmitted> {
+    /// Begins a response.
+    fn reply(&mut self, response: Response, exchange: &Exchange) -> Result<Reply, &'static str> {
+        if self.output.has_no_memory() {
+            self.output = Buffer::new(self.protocol.take_memory());
+        }
+        Reply::new(response, exchange, &self.protocol.date(), &mut self.output)
+    }
+
+    /// Encodes the rest of a response, which begins at `beginning` of the
+    /// output buffer, and sends it as far as it does not fit there. What is
+    /// left there leaves with the next response or flush.
+    async fn transmit(&mut self, reply: &mut Reply, beginning: usize) -> Result<(), Untransmitted> {
         let Conversation {
             protocol,
             ticket,
@@ -710,14 +723,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
             turn,
         } = self;
         let limits = &protocol.limits;
-        // Where this response begins, as long as none of it has been sent.
-        let mut beginning = Some(output.len());
+        // As long as nothing has been sent.
+        let mut beginning = Some(beginning);
         let mut blocked_since: Option<Instant> = None;
         let mut deadline = None;
         ticket.set_deadline(None);
-        if output.room().is_empty() && output.is_empty() {
-            *output = Buffer::new(protocol.take_memory());
-        }
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {

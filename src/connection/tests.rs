@@ -193,6 +193,11 @@ async fn api(mut request: Request) -> http_types::Result<Response> {
         }
         (_, "/continue") => Response::new(StatusCode::Continue),
         (_, "/switch") => Response::new(StatusCode::SwitchingProtocols),
+        (_, "/outdated") => {
+            let mut response = Response::new(StatusCode::UpgradeRequired);
+            response.insert_header("upgrade", "websocket");
+            response
+        }
         (_, "/reset") => {
             let mut response = Response::new(StatusCode::ResetContent);
             response.set_body("not for you");
@@ -478,6 +483,20 @@ fn responses_are_framed_as_rfc_9112_says() {
             has: &[],
             lacks: &[],
             ends: "there are no tunnels here\n",
+        },
+        Case {
+            request: "GET /outdated HTTP/1.1\r\nHost: a\r\n\r\n",
+            status: 426,
+            has: &["\r\nconnection: upgrade\r\n", "\r\nupgrade: websocket\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\n",
+        },
+        Case {
+            request: "GET /outdated HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            status: 426,
+            has: &["\r\nconnection: close, upgrade\r\n"],
+            lacks: &[],
+            ends: "\r\n\r\n",
         },
         Case {
             request: "GET /panic HTTP/1.1\r\nHost: a\r\n\r\n",

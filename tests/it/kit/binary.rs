@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
 use super::Fake;
@@ -14,7 +14,17 @@ use super::Fake;
 /// A child has copies of all our descriptors until it calls `exec`. One that is
 /// started while an executable is open for writing would therefore keep that
 /// executable from being run (`ETXTBSY`).
-pub(super) static WRITING: RwLock<()> = RwLock::new(());
+static WRITING: RwLock<()> = RwLock::new(());
+
+/// Keeps executables from being written; see [`WRITING`].
+pub(super) fn starting_a_process() -> RwLockReadGuard<'static, ()> {
+    // A test that failed with the lock held does not concern the others.
+    WRITING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn writing_an_executable() -> RwLockWriteGuard<'static, ()> {
+    WRITING.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where cargo has put an example.
 pub(crate) fn example(name: &str) -> PathBuf {
@@ -93,16 +103,18 @@ impl Binary {
     /// Puts a text in the place of the executable, as a botched deploy does.
     pub(crate) fn replace_with_text(&self, text: &str, mode: u32) {
         let fresh = self.fresh();
-        let _lock = WRITING.write().unwrap();
+        let _lock = writing_an_executable();
         fs::write(&fresh, text).unwrap();
         fs::set_permissions(&fresh, fs::Permissions::from_mode(mode)).unwrap();
         fs::rename(&fresh, &self.path).unwrap();
     }
 
-    /// Does something while the executable is open for writing, as it is while
-    /// a careless deploy copies over it.
+    /// Does something while the executable is written, as by a careless deploy
+    /// that has removed it and copies the new one to its place.
     pub(crate) fn while_it_is_written<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _lock = WRITING.write().unwrap();
+        // A new file, because one that runs cannot be opened for writing.
+        self.restore();
+        let _lock = writing_an_executable();
         let _writer = fs::OpenOptions::new()
             .append(true)
             .open(&self.path)
@@ -117,7 +129,7 @@ impl Binary {
         {
             // A copy, not a hard link: renaming one link of a file over another
             // does nothing at all.
-            let _lock = WRITING.write().unwrap();
+            let _lock = writing_an_executable();
             fs::copy(source, &fresh).unwrap();
         }
         fs::rename(&fresh, &self.path).unwrap();

@@ -9,7 +9,7 @@ use std::thread;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
 
-use super::binary::WRITING;
+use super::binary::starting_a_process;
 use super::service::adopt_orphans;
 use super::tether::TETHER;
 use super::{End, Log, Process};
@@ -108,7 +108,7 @@ impl Program {
             .stderr(Stdio::piped())
             .process_group(0);
         let mut child = {
-            let _lock = WRITING.read().unwrap();
+            let _lock = starting_a_process();
             let child = self.command.spawn();
             child.unwrap_or_else(|error| panic!("{} cannot be started: {error}", self.name))
         };

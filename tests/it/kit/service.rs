@@ -20,7 +20,7 @@ use rustix::process::{
 };
 use tempfile::TempDir;
 
-use super::binary::WRITING;
+use super::binary::starting_a_process;
 use super::log::Place;
 use super::process::End;
 use super::program::REQUIRED;
@@ -163,7 +163,7 @@ impl Launch {
             command.current_dir(directory);
         }
         let mut child = {
-            let _lock = WRITING.read().unwrap();
+            let _lock = starting_a_process();
             command.spawn().expect("the service can be started")
         };
         TETHER.hold(Pid::from_child(&child));

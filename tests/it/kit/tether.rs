@@ -7,7 +7,7 @@ use std::sync::{LazyLock, Mutex};
 
 use rustix::process::Pid;
 
-use super::binary::WRITING;
+use super::binary::starting_a_process;
 use super::example;
 
 /// Kills the process groups that it holds when this process ends, in
@@ -22,7 +22,7 @@ pub(super) static TETHER: LazyLock<Tether> = LazyLock::new(Tether::new);
 
 impl Tether {
     pub(crate) fn new() -> Self {
-        let _lock = WRITING.read().unwrap();
+        let _lock = starting_a_process();
         let mut child = Command::new(example("tether"))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
