@@ -314,7 +314,7 @@ fn a_head_without_an_end_is_refused_early() {
             let mut most = 0;
             while sent < 200 << 20 && attacker.write_all(&piece).is_ok() {
                 sent += PIECE;
-                if sent % (1 << 20) == 0 {
+                if sent.is_multiple_of(1 << 20) {
                     most = most.max(siege.growth_kib());
                 }
             }

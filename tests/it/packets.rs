@@ -88,7 +88,7 @@ fn any_number_of_cuts_gives_the_same_responses() {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                state % sparse == 0
+                state.is_multiple_of(sparse)
             })
             .collect();
         let answers = play(&service, &mut witness, &cuts);

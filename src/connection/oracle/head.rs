@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http_types::Method;
 
-use super::super::head::{Framing, Protocol, Refusal, Scan};
+use super::super::head::{Framing, Locations, Protocol, Refusal, Scan};
 use super::{find, is_token};
 use crate::limits::Limits;
 
@@ -43,9 +43,11 @@ pub(crate) fn check(bytes: &[u8]) {
     while let Some(after) = bytes.strip_prefix(b"\r\n") {
         bytes = after;
     }
-    let whole = read(bytes, usize::MAX, &limits);
+    // What the first one has found is known to the others.
+    let locations = Locations::default();
+    let whole = read(bytes, usize::MAX, &limits, &locations);
     for piece in [1, 2, 7, 64] {
-        let in_pieces = read(bytes, piece, &limits);
+        let in_pieces = read(bytes, piece, &limits, &locations);
         match (&whole, &in_pieces) {
             (Ok(whole), Ok(in_pieces)) => assert_eq!(whole, in_pieces, "in pieces of {piece}"),
             // Which of several faults is seen first may differ.
@@ -58,13 +60,18 @@ pub(crate) fn check(bytes: &[u8]) {
     match whole {
         Ok(Some(meaning)) => {
             check_meaning(&bytes[..meaning.length], &meaning);
-            check_host(&bytes[..meaning.length], &meaning);
+            check_host(&bytes[..meaning.length], &meaning, &locations);
         }
         Ok(None) | Err(_) => assert!(!is_plain(bytes), "a plain request gives {whole:?}"),
     }
 }
 
-fn read(bytes: &[u8], piece: usize, limits: &Limits) -> Result<Option<Meaning>, Refusal> {
+fn read(
+    bytes: &[u8],
+    piece: usize,
+    limits: &Limits,
+    locations: &Locations,
+) -> Result<Option<Meaning>, Refusal> {
     let mut scan = Scan::default();
     let mut end = 0;
     while end < bytes.len() {
@@ -74,7 +81,7 @@ fn read(bytes: &[u8], piece: usize, limits: &Limits) -> Result<Option<Meaning>, 
             continue;
         }
         if let Some(length) = scan.advance(&bytes[..end], limits)? {
-            let head = scan.parse(&bytes[..length], limits)?;
+            let head = scan.parse(&bytes[..length], limits, locations)?;
             let url = head.request.url();
             let host = head.request.header("host");
             return Ok(Some(Meaning {
@@ -197,7 +204,7 @@ fn check_meaning(head: &[u8], meaning: &Meaning) {
 
 /// Checks that the Host field has no influence on anything else: with another
 /// one, everything else is as it was.
-fn check_host(head: &[u8], meaning: &Meaning) {
+fn check_host(head: &[u8], meaning: &Meaning, locations: &Locations) {
     let lines = head.split_inclusive(|&byte| byte == b'\n');
     let is_host = |line: &[u8]| line.len() > 5 && line[..5].eq_ignore_ascii_case(b"host:");
     let changed: Vec<u8> = lines
@@ -208,7 +215,7 @@ fn check_host(head: &[u8], meaning: &Meaning) {
         .copied()
         .collect();
     let limits = Limits::default();
-    let other = read(&changed, usize::MAX, &limits)
+    let other = read(&changed, usize::MAX, &limits, locations)
         .expect("another Host is taken, too")
         .expect("the head is whole");
     let is_absolute = !meaning.target.starts_with('/') && meaning.target.contains("://");
