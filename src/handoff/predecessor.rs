@@ -101,7 +101,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Loss::NotStarted(error) => write!(f, "it could not be started: {error}"),
-            Loss::Exited(status) => write!(f, "it exited with {status}"),
+            Loss::Exited(status) => write!(f, "it ended, {status}"),
             Loss::HungUp => f.write_str("it closed the channel"),
             Loss::Nonsense(what) => write!(f, "it spoke nonsense: {what}"),
             Loss::Version(theirs) => write!(
