@@ -61,6 +61,9 @@ pub(crate) enum Kind {
         step: &'static str,
         cause: io::Error,
     },
+    Dismissed {
+        step: &'static str,
+    },
     Overdue {
         step: &'static str,
     },
@@ -117,6 +120,10 @@ impl Error {
         Kind::Handoff { step, cause }.into()
     }
 
+    pub(crate) fn dismissed(step: &'static str) -> Self {
+        Kind::Dismissed { step }.into()
+    }
+
     pub(crate) fn overdue(step: &'static str) -> Self {
         Kind::Overdue { step }.into()
     }
@@ -167,6 +174,9 @@ impl fmt::Display for Error {
             Kind::Handoff { step, cause } => {
                 write!(f, "the handoff failed while {step}: {cause}")
             }
+            Kind::Dismissed { step } => {
+                write!(f, "the predecessor has dismissed this process while {step}")
+            }
             Kind::Overdue { step } => {
                 write!(f, "the predecessor gave no answer in time while {step}")
             }
@@ -196,6 +206,7 @@ impl std::error::Error for Error {
             | Kind::Occupied { .. }
             | Kind::NoListener
             | Kind::Version { .. }
+            | Kind::Dismissed { .. }
             | Kind::Overdue { .. } => None,
         }
     }

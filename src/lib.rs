@@ -58,8 +58,9 @@
 //! | `restarting: starting …` | a `SIGHUP` was heard |
 //! | `successor P has claimed the listeners` | it has read its configuration |
 //! | `successor P takes over … after its start; draining N busy and M idle connections` | from here on it accepts |
+//! | `successor P has passed its probation` | from here on nothing is taken back |
 //! | `restart failed: successor P, waiting for its claim: …` | the reason; nothing has changed |
-//! | `restart undone: successor P, serving: …` | it was lost on probation; this process accepts again |
+//! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
 //! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
@@ -92,6 +93,26 @@ mod roster;
 mod server;
 mod status;
 mod transition;
+
+/// What the fuzzers in `tests/fuzz` call; no part of the library.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Request heads.
+    pub fn head(bytes: &[u8]) {
+        crate::connection::oracle::head(bytes);
+    }
+
+    /// Chunked bodies.
+    pub fn chunks(bytes: &[u8]) {
+        crate::connection::oracle::chunks(bytes);
+    }
+
+    /// Whole connections.
+    pub fn connection(script: &[u8]) {
+        crate::connection::oracle::exchange(script);
+    }
+}
 
 pub use connection::Handler;
 pub use error::{Error, Result};

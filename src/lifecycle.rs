@@ -66,10 +66,14 @@ pub(crate) enum State {
     /// The successor accepts; we drain, and take back if it dies.
     Probation,
     ProbationAgain,
-    /// The successor is proven; we drain, then exit.
+    /// The successor is proven; our process ID is still the published one.
+    Publishing,
+    /// The successor is proven and published; we drain, then exit.
     Draining,
     /// We were told to stop; we drain, then exit.
     Stopping,
+    /// The service was told to stop; the successor drains and exits too.
+    StoppingTogether,
     Exited,
 }
 
@@ -93,6 +97,8 @@ pub(crate) enum Event {
     /// A probation is over: the successor's in the predecessor, our own in the
     /// successor.
     Proven,
+    /// The successor's process ID is the published one, or will never be.
+    Published,
 }
 
 /// What is to be done about it.
@@ -125,12 +131,17 @@ pub(crate) enum Effect {
     /// Accept what the queues still hold of listeners that nobody took over;
     /// close all listeners.
     CloseListeners,
-    /// Start the clock of the drain, and watch for its end.
+    /// Start the clock of the drain.
+    StartDeadline,
+    /// Watch for the end of the drain.
     AwaitDrained,
     /// Kill the successor and reap it.
     Kill,
-    /// Reap the lost successor.
+    /// Kill what is left of the lost successor and reap it.
     Bury,
+    /// Leave the successor, which has taken over for good, to itself; reap it
+    /// if it exits while we are there.
+    Release,
     /// Name everything that is still in flight.
     Report,
     /// Leave; what is in flight is cut.
@@ -146,27 +157,22 @@ impl State {
             State::Handoff | State::HandoffAgain => Phase::Handoff,
             State::Probation
             | State::ProbationAgain
+            | State::Publishing
             | State::Draining
             | State::Stopping
+            | State::StoppingTogether
             | State::Exited => Phase::Draining,
         }
     }
 
     /// Whether our predecessor can still take back what it handed over.
     pub(crate) fn is_unproven(self) -> bool {
-        match self {
-            State::Proving | State::ProvingAgain => true,
-            State::Serving
-            | State::Forking
-            | State::ForkingAgain
-            | State::Handoff
-            | State::HandoffAgain
-            | State::Probation
-            | State::ProbationAgain
-            | State::Draining
-            | State::Stopping
-            | State::Exited => false,
-        }
+        matches!(self, State::Proving | State::ProvingAgain)
+    }
+
+    /// Whether we can still take back what we handed over.
+    pub(crate) fn is_probation(self) -> bool {
+        matches!(self, State::Probation | State::ProbationAgain)
     }
 }
 
@@ -179,15 +185,22 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
     use Event::*;
     use State::{
         Draining, Exited, Forking, ForkingAgain, Handoff, HandoffAgain, Probation, ProbationAgain,
-        Proving, ProvingAgain, Serving, Stopping,
+        Proving, ProvingAgain, Publishing, Serving, Stopping, StoppingTogether,
     };
 
-    const STOP: &[Effect] = &[StopAccepting, CloseListeners, StartDrain, AwaitDrained];
+    const STOP: &[Effect] = &[
+        StopAccepting,
+        CloseListeners,
+        StartDrain,
+        StartDeadline,
+        AwaitDrained,
+    ];
     const STOP_UNPROVEN: &[Effect] = &[
         SendStopping,
         StopAccepting,
         CloseListeners,
         StartDrain,
+        StartDeadline,
         AwaitDrained,
     ];
     const STOP_WITH_UNREADY: &[Effect] = &[
@@ -195,15 +208,17 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         StopAccepting,
         CloseListeners,
         StartDrain,
+        StartDeadline,
         AwaitDrained,
     ];
-    const STOP_BOTH: &[Effect] = &[SendStop, CloseListeners, AwaitDrained];
+    const STOP_TOGETHER: &[Effect] = &[SendStop, CloseListeners, StartDeadline, AwaitDrained];
     const COMMIT: &[Effect] = &[StopAccepting, SendServe, StartDrain, StartProbation];
+    const PROVEN: &[Effect] = &[SendProven, CloseListeners, StartDeadline];
 
     match (state, event) {
         (Serving, Reload) => Some((Forking, &[Spawn])),
         (Serving, Stop) => Some((Stopping, STOP)),
-        (Serving, Claimed | Ready | Lost | Overdue | Drained | Proven) => None,
+        (Serving, Claimed | Ready | Lost | Overdue | Drained | Proven | Published) => None,
 
         // A successor does not start one of its own before it is proven: there
         // is never more than one generation that can be taken back.
@@ -211,7 +226,7 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Proving | ProvingAgain, Stop) => Some((Stopping, STOP_UNPROVEN)),
         (Proving, Proven) => Some((Serving, &[Publish])),
         (ProvingAgain, Proven) => Some((Forking, &[Publish, Spawn])),
-        (Proving | ProvingAgain, Claimed | Ready | Lost | Overdue | Drained) => None,
+        (Proving | ProvingAgain, Claimed | Ready | Lost | Overdue | Drained | Published) => None,
 
         // The running attempt may have read its configuration already, so a
         // reload during it is owed until another one has begun.
@@ -223,44 +238,69 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Forking, Claimed) => Some((Handoff, &[SendListeners])),
         (ForkingAgain, Claimed) => Some((HandoffAgain, &[SendListeners])),
         (Handoff, Ready) => Some((Probation, COMMIT)),
-        (HandoffAgain, Ready) => Some((ProbationAgain, COMMIT)),
+        (HandoffAgain, Ready) => Some((
+            ProbationAgain,
+            &[
+                StopAccepting,
+                SendServe,
+                SendReload,
+                StartDrain,
+                StartProbation,
+            ],
+        )),
         (Forking | Handoff, Lost) => Some((Serving, &[Bury])),
         (Forking | Handoff, Overdue) => Some((Serving, &[Kill])),
         (ForkingAgain | HandoffAgain, Lost) => Some((Forking, &[Bury, Spawn])),
         (ForkingAgain | HandoffAgain, Overdue) => Some((Forking, &[Kill, Spawn])),
-        (Forking | ForkingAgain, Ready | Drained | Proven) => None,
-        (Handoff | HandoffAgain, Claimed | Drained | Proven) => None,
+        (Forking | ForkingAgain, Ready | Drained | Proven | Published) => None,
+        (Handoff | HandoffAgain, Claimed | Drained | Proven | Published) => None,
 
-        // Until the successor is proven, our process ID is the published one:
-        // whoever stops us means the service, not this process.
-        (Probation | ProbationAgain, Reload) => Some((ProbationAgain, &[])),
-        (Probation | ProbationAgain, Stop) => Some((Stopping, STOP_BOTH)),
+        // A reload is passed on at once: a successor on probation that gets
+        // the same signal itself then takes the two for one. We remember it
+        // too, in case the successor is lost.
+        (Probation, Reload) => Some((ProbationAgain, &[SendReload])),
+        (ProbationAgain, Reload) => Some((ProbationAgain, &[])),
+        // Until the successor is published, our process ID is the one that
+        // operators know: whoever stops us means the service.
+        (Probation | ProbationAgain, Stop) => Some((StoppingTogether, STOP_TOGETHER)),
         (Probation, Lost) => Some((Serving, &[Bury, Resume])),
         (ProbationAgain, Lost) => Some((Forking, &[Bury, Resume, Spawn])),
-        (Probation, Proven) => Some((Draining, &[SendProven, CloseListeners, AwaitDrained])),
-        (ProbationAgain, Proven) => Some((
-            Draining,
-            &[SendProven, SendReload, CloseListeners, AwaitDrained],
-        )),
-        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained) => None,
+        (Probation | ProbationAgain, Proven) => Some((Publishing, PROVEN)),
+        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published) => None,
+
+        (Publishing, Reload) => Some((Publishing, &[SendReload])),
+        (Publishing, Stop) => Some((StoppingTogether, &[SendStop, AwaitDrained])),
+        (Publishing, Published) => Some((Draining, &[AwaitDrained])),
+        (Publishing, Lost) => Some((Draining, &[Release, AwaitDrained])),
+        (Publishing, Claimed | Ready | Drained | Proven) => None,
 
         // From here on our process ID is not the published one. The first stop
         // changes nothing (systemd sends one to every process of a unit), the
         // second one is meant for us.
         (Draining, Reload) => Some((Draining, &[SendReload])),
         (Draining, Stop) => Some((Stopping, &[])),
-        (Draining, Lost) => Some((Draining, &[Bury])),
-        (Draining, Claimed | Ready | Proven) => None,
+        (Draining, Lost) => Some((Draining, &[Release])),
+        (Draining, Claimed | Ready | Proven | Published) => None,
 
         (Stopping, Reload | Proven) => Some((Stopping, &[])),
         (Stopping, Stop) => Some((Exited, &[Report, Exit])),
-        (Stopping, Lost) => Some((Stopping, &[Bury])),
-        (Stopping, Claimed | Ready) => None,
+        (Stopping, Lost) => Some((Stopping, &[Release])),
+        (Stopping, Claimed | Ready | Published) => None,
 
-        (Draining | Stopping, Overdue) => Some((Exited, &[Report, Exit])),
-        (Draining | Stopping, Drained) => Some((Exited, &[Exit])),
+        (StoppingTogether, Reload | Proven | Published) => Some((StoppingTogether, &[])),
+        (StoppingTogether, Stop) => Some((Exited, &[SendStop, Report, Exit])),
+        (StoppingTogether, Lost) => Some((Stopping, &[Release])),
+        (StoppingTogether, Claimed | Ready) => None,
 
-        (Exited, Reload | Stop | Claimed | Ready | Lost | Overdue | Drained | Proven) => None,
+        (Publishing | Draining | Stopping | StoppingTogether, Overdue) => {
+            Some((Exited, &[Report, Exit]))
+        }
+        (Draining | Stopping | StoppingTogether, Drained) => Some((Exited, &[Exit])),
+
+        (
+            Exited,
+            Reload | Stop | Claimed | Ready | Lost | Overdue | Drained | Proven | Published,
+        ) => None,
     }
 }
 
@@ -270,7 +310,7 @@ mod tests {
     use std::collections::HashSet;
     use std::fmt::Write as _;
 
-    const STATES: [State; 12] = [
+    const STATES: [State; 14] = [
         State::Serving,
         State::Proving,
         State::ProvingAgain,
@@ -280,12 +320,14 @@ mod tests {
         State::HandoffAgain,
         State::Probation,
         State::ProbationAgain,
+        State::Publishing,
         State::Draining,
         State::Stopping,
+        State::StoppingTogether,
         State::Exited,
     ];
 
-    const EVENTS: [Event; 8] = [
+    const EVENTS: [Event; 9] = [
         Event::Reload,
         Event::Stop,
         Event::Claimed,
@@ -294,6 +336,7 @@ mod tests {
         Event::Overdue,
         Event::Drained,
         Event::Proven,
+        Event::Published,
     ];
 
     /// Where a process begins: as the first one, or as a successor.
@@ -308,7 +351,14 @@ mod tests {
         successor: Successor,
         /// A reload was asked for, and no configuration was read since.
         reload_owed: bool,
+        /// It was passed on to a successor that may yet be lost.
+        reload_lent: bool,
         stop_asked: bool,
+        /// The successor has been told to stop too.
+        stopping_together: bool,
+        /// The successor has said so.
+        published: bool,
+        deadline_set: bool,
         drain_watched: bool,
         exited: bool,
     }
@@ -330,7 +380,11 @@ mod tests {
                 we_accept: true,
                 successor: Successor::None,
                 reload_owed: false,
+                reload_lent: false,
                 stop_asked: false,
+                stopping_together: false,
+                published: false,
+                deadline_set: false,
                 drain_watched: false,
                 exited: false,
             }
@@ -342,8 +396,11 @@ mod tests {
             let mut world = self;
             world.state = state;
             match event {
-                Event::Reload => world.reload_owed = true,
+                // A successor that is not proven yet has not begun the restart
+                // that it owes already, so that one is enough.
+                Event::Reload => world.reload_owed |= !world.reload_lent,
                 Event::Stop => world.stop_asked = true,
+                Event::Published => world.published = true,
                 Event::Claimed
                 | Event::Ready
                 | Event::Lost
@@ -380,12 +437,25 @@ mod tests {
                 Effect::SendProven => {
                     assert_eq!(self.successor, Successor::Accepting);
                     self.successor = Successor::Proven;
+                    self.reload_lent = false;
                 }
                 // The successor owes it from now on.
-                Effect::SendReload => self.reload_owed = false,
-                Effect::SendStop => assert_eq!(self.successor, Successor::Accepting),
+                Effect::SendReload => {
+                    self.reload_lent = self.successor == Successor::Accepting;
+                    self.reload_owed = false;
+                }
+                Effect::SendStop => {
+                    assert!(
+                        self.successor == Successor::Accepting
+                            || (self.successor == Successor::Proven && !self.published)
+                            || self.stopping_together,
+                        "a stop for a successor that is a service of its own"
+                    );
+                    self.stopping_together = true;
+                }
                 Effect::SendStopping | Effect::Publish => {}
                 Effect::CloseListeners => assert!(!self.we_accept),
+                Effect::StartDeadline => self.deadline_set = true,
                 Effect::AwaitDrained => self.drain_watched = true,
                 Effect::Kill => {
                     assert_ne!(self.successor, Successor::None, "nobody to kill");
@@ -394,6 +464,13 @@ mod tests {
                 }
                 Effect::Bury => {
                     assert_eq!(event, Event::Lost);
+                    assert_ne!(self.successor, Successor::Proven, "it is not ours to kill");
+                    self.reload_owed |= std::mem::take(&mut self.reload_lent);
+                    self.successor = Successor::None;
+                }
+                Effect::Release => {
+                    assert_eq!(event, Event::Lost);
+                    assert!(!self.we_accept);
                     self.successor = Successor::None;
                 }
                 Effect::Report => {}
@@ -401,15 +478,20 @@ mod tests {
             }
         }
 
+        fn accepted(&self) -> bool {
+            self.we_accept || matches!(self.successor, Successor::Accepting | Successor::Proven)
+        }
+
         fn check(&self, before: World, event: Event) {
             let phase = self.state.phase();
             // Never zero acceptors except inside Draining, and there only
             // after a stop, or because a proven successor was lost.
             assert_eq!(self.we_accept, phase != Phase::Draining, "{self:?}");
-            let somebody = self.we_accept
-                || matches!(self.successor, Successor::Accepting | Successor::Proven);
             assert!(
-                somebody || self.stop_asked || before.state == State::Draining,
+                self.accepted()
+                    || self.stop_asked
+                    || before.successor == Successor::Proven
+                    || !before.accepted(),
                 "nobody accepts: {before:?} {event:?} {self:?}"
             );
             // A failure before readiness ends in Serving, at once or, when a
@@ -427,17 +509,30 @@ mod tests {
                 assert!(self.we_accept || self.stop_asked);
             }
             // No reload is forgotten: where nothing is under way, none is owed.
-            if matches!(self.state, State::Serving | State::Draining) {
+            if matches!(
+                self.state,
+                State::Serving | State::Publishing | State::Draining
+            ) {
                 assert!(!self.reload_owed, "{before:?} {event:?} {self:?}");
             }
             // Nothing comes back after a stop, and its end is watched for.
             if self.stop_asked {
-                assert!(matches!(self.state, State::Stopping | State::Exited));
+                assert!(matches!(
+                    self.state,
+                    State::Stopping | State::StoppingTogether | State::Exited
+                ));
                 assert!(!self.we_accept && self.drain_watched);
+            }
+            // Whatever is watched for has a deadline.
+            assert!(self.deadline_set || !self.drain_watched);
+            // We do not leave while our process ID is the published one, unless
+            // the deadline says so or the service goes with us.
+            if self.exited && event == Event::Drained && !self.stop_asked {
+                assert!(self.published || self.successor == Successor::None);
             }
             assert_eq!(self.exited, self.state == State::Exited);
             // No successor outlives us unready.
-            if self.exited || self.state == State::Stopping {
+            if self.stop_asked || self.exited {
                 assert_ne!(self.successor, Successor::Unready);
             }
         }

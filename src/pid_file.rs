@@ -26,9 +26,9 @@ impl PidFile {
     /// If that is not possible, or if `path` is something a file cannot be
     /// renamed over.
     pub(crate) fn prepare(path: &Path) -> Result<Self> {
-        let wrong = |cause| Error::pid_file(path, cause);
-        let path = std::path::absolute(path).map_err(wrong)?;
-        let pid = std::process::id();
+        let given = path;
+        let wrong = |cause| Error::pid_file(given, cause);
+        let path = std::path::absolute(given).map_err(wrong)?;
         let mut name = path
             .file_name()
             .ok_or_else(|| Error::pid_file(&path, io::ErrorKind::InvalidInput.into()))?
@@ -36,17 +36,30 @@ impl PidFile {
         if path.is_dir() {
             return Err(Error::pid_file(&path, io::ErrorKind::IsADirectory.into()));
         }
-        name.push(format!(".{pid}"));
+        // The same name for everyone, so that a process that is killed leaves
+        // no more than one behind.
+        name.push(".next");
         let file = PidFile {
             prepared: path.with_file_name(name),
             path,
-            contents: format!("{pid}\n"),
+            contents: format!("{}\n", std::process::id()),
             published: false,
         };
-        File::create(&file.prepared)
-            .and_then(|mut prepared| prepared.write_all(file.contents.as_bytes()))
-            .map_err(|cause| Error::pid_file(&file.path, cause))?;
+        file.write().map_err(wrong)?;
         Ok(file)
+    }
+
+    fn write(&self) -> io::Result<()> {
+        match std::fs::remove_file(&self.prepared) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // Not what a symbolic link of that name may lead to.
+        File::create_new(&self.prepared)?.write_all(self.contents.as_bytes())
+    }
+
+    fn is_ours(&self, file: &Path) -> bool {
+        std::fs::read_to_string(file).is_ok_and(|found| found == self.contents)
     }
 
     /// Puts the prepared file in its place.
@@ -55,22 +68,31 @@ impl PidFile {
     ///
     /// If the rename fails.
     pub(crate) fn publish(&mut self) -> Result<()> {
-        if !self.published {
-            std::fs::rename(&self.prepared, &self.path)
-                .map_err(|cause| Error::pid_file(&self.path, cause))?;
-            self.published = true;
+        if self.published {
+            return Ok(());
         }
+        // Another process may have used the name since.
+        let written = match self.is_ours(&self.prepared) {
+            true => Ok(()),
+            false => self.write(),
+        };
+        written
+            .and_then(|()| std::fs::rename(&self.prepared, &self.path))
+            .map_err(|cause| Error::pid_file(&self.path, cause))?;
+        self.published = true;
         Ok(())
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        if !self.published {
-            let _ = std::fs::remove_file(&self.prepared);
-        } else if std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.contents) {
-            // By now the file may be a successor's.
-            let _ = std::fs::remove_file(&self.path);
+        // By now either may be another process's.
+        let file = match self.published {
+            true => &self.path,
+            false => &self.prepared,
+        };
+        if self.is_ours(file) {
+            let _ = std::fs::remove_file(file);
         }
     }
 }

@@ -13,10 +13,11 @@
 //!
 //! Deadlines are checked by one coarse sweep over all connections
 //! ([`Roster::sweep`]), not by a timer each: a connection that is idle costs a
-//! slab entry and no wake-up. A deadline is therefore noticed up to
+//! slab entry and no wake-up. Entries are stored in the slab itself rather than
+//! behind pointers, because there are as many as idle connections. A deadline is therefore noticed up to
 //! [`COARSENESS`] late, never early.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -115,7 +116,7 @@ impl fmt::Display for Straggler {
 /// Every open connection of this process.
 #[derive(Default)]
 pub(crate) struct Roster {
-    entries: RefCell<Slab<Rc<Entry>>>,
+    entries: RefCell<Slab<Entry>>,
     /// Whether a drain is on.
     draining: Cell<bool>,
     /// Counts the beginnings and ends of drains, so that each connection can
@@ -133,31 +134,40 @@ struct Entry {
     peer: Peer,
     activity: Cell<Activity>,
     since: Cell<Instant>,
-    request: RefCell<Option<(Method, Arc<str>)>>,
+    method: Cell<Method>,
+    /// The target of the request that is being answered.
+    target: Cell<Option<Arc<str>>>,
     deadline: Cell<Option<Instant>>,
     expired: Cell<bool>,
     drain_epoch: Cell<u32>,
     waker: Cell<Option<Waker>>,
 }
 
+impl Entry {
+    fn request(&self) -> Option<(Method, Arc<str>)> {
+        let target = self.target.take();
+        self.target.set(target.clone());
+        Some((self.method.get(), target?))
+    }
+}
+
 impl Roster {
     /// Enters a connection; it leaves when the ticket is dropped.
     pub(crate) fn admit(self: &Rc<Self>, peer: Peer) -> Ticket {
-        let entry = Rc::new(Entry {
+        let key = self.entries.borrow_mut().insert(Entry {
             peer,
             activity: Cell::new(Activity::Idle),
             since: Cell::new(Instant::now()),
-            request: RefCell::new(None),
+            method: Cell::new(Method::Get),
+            target: Cell::new(None),
             deadline: Cell::new(None),
             expired: Cell::new(false),
             drain_epoch: Cell::new(self.drain_epoch.get()),
             waker: Cell::new(None),
         });
-        let key = self.entries.borrow_mut().insert(Rc::clone(&entry));
         Ticket {
             roster: Rc::clone(self),
             key,
-            entry,
         }
     }
 
@@ -229,7 +239,7 @@ impl Roster {
                 peer: entry.peer,
                 activity: entry.activity.get(),
                 age: now.saturating_duration_since(entry.since.get()),
-                request: entry.request.borrow().clone(),
+                request: entry.request(),
             })
             .collect();
         stragglers.sort_by_key(|straggler| std::cmp::Reverse(straggler.age));
@@ -264,7 +274,8 @@ impl Roster {
         }
     }
 
-    fn expire(&self, now: Instant) {
+    /// Tells every connection whose deadline has passed.
+    pub(crate) fn expire(&self, now: Instant) {
         let mut earliest: Option<Instant> = None;
         let mut wakers = Vec::new();
         for (_, entry) in self.entries.borrow().iter() {
@@ -288,34 +299,44 @@ impl Roster {
 /// A connection's place in the roster; dropping it takes the connection off.
 pub(crate) struct Ticket {
     roster: Rc<Roster>,
+    /// Its entry is there as long as the ticket is.
     key: usize,
-    entry: Rc<Entry>,
 }
 
 impl Ticket {
+    fn entry(&self) -> Ref<'_, Entry> {
+        Ref::map(self.roster.entries.borrow(), |entries| &entries[self.key])
+    }
+
     pub(crate) fn peer(&self) -> Peer {
-        self.entry.peer
+        self.entry().peer
     }
 
     /// Says what the connection is doing from now on.
     ///
     /// `now` is the caller's, who often has it at hand already.
     pub(crate) fn set_activity(&self, activity: Activity, now: Instant) {
-        self.entry.activity.set(activity);
-        self.entry.since.set(now);
+        let entry = self.entry();
+        entry.activity.set(activity);
+        entry.since.set(now);
     }
 
     /// Names the request that is being answered, for the report on stragglers.
     pub(crate) fn set_request(&self, request: Option<(Method, Arc<str>)>) {
-        self.entry.request.replace(request);
+        let entry = self.entry();
+        entry.target.set(request.map(|(method, target)| {
+            entry.method.set(method);
+            target
+        }));
     }
 
     /// Sets the one deadline this connection has from now on; `None`: none.
     ///
     /// A deadline that passed but was not yet heard of is forgotten.
     pub(crate) fn set_deadline(&self, deadline: Option<Instant>) {
-        self.entry.expired.set(false);
-        self.entry.deadline.set(deadline);
+        let entry = self.entry();
+        entry.expired.set(false);
+        entry.deadline.set(deadline);
         let Some(deadline) = deadline else { return };
         if self.roster.next_sweep.get().is_none_or(|at| deadline < at) {
             self.roster.next_sweep.set(Some(deadline));
@@ -335,21 +356,33 @@ impl Ticket {
     /// Each beginning or end of a drain and each passed deadline is told once.
     /// Only one task may wait on a ticket.
     pub(crate) fn poll_notice(&self, cx: &Context<'_>) -> Poll<Notice> {
-        if self.entry.expired.take() {
+        let entry = self.entry();
+        if entry.expired.take() {
             return Poll::Ready(Notice::Expired);
         }
         let epoch = self.roster.drain_epoch.get();
-        if self.entry.drain_epoch.replace(epoch) != epoch {
+        if entry.drain_epoch.replace(epoch) != epoch {
             return Poll::Ready(Notice::Drain);
         }
-        self.entry.waker.set(Some(cx.waker().clone()));
+        let known = entry.waker.take();
+        let (waker, stale) = match known {
+            Some(known) if known.will_wake(cx.waker()) => (known, None),
+            stale => (cx.waker().clone(), stale),
+        };
+        entry.waker.set(Some(waker));
+        // With the last waker of a task goes the task, and perhaps a ticket,
+        // which wants to borrow the entries.
+        drop(entry);
+        drop(stale);
         Poll::Pending
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.roster.entries.borrow_mut().remove(self.key);
+        // Its waker may be the last of a task, which may hold a ticket.
+        let entry = self.roster.entries.borrow_mut().remove(self.key);
+        drop(entry);
         let waiting = self.roster.departures.take();
         waiting.into_iter().for_each(Waker::wake);
     }

@@ -47,8 +47,8 @@ impl Transition {
         self.successor
     }
 
-    /// Why a restart failed, if this transition is the way back from one. The
-    /// text is the line that is logged about it.
+    /// Why a restart failed, if this transition is the way back from one: the
+    /// process, the step and the reason, as in the line that is logged about it.
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }

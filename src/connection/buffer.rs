@@ -77,6 +77,10 @@ impl Buffer {
         self.memory[from..self.end].rotate_right(bytes.len());
     }
 
+    pub(super) fn has_no_memory(&self) -> bool {
+        self.memory.is_empty()
+    }
+
     /// The memory, for the next to use.
     pub(super) fn into_memory(self) -> Vec<u8> {
         self.memory

@@ -8,12 +8,17 @@
 //!
 //! This file knows no sockets.
 
+use std::cell::RefCell;
 use std::net::Ipv6Addr;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use http_types::headers::HOST;
+use http_types::headers::{
+    ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONNECTION,
+    CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, HeaderName, IF_NONE_MATCH, ORIGIN, REFERER,
+    TRANSFER_ENCODING, USER_AGENT,
+};
 use http_types::{Method, StatusCode, Url, Version};
 
 use crate::limits::Limits;
@@ -167,7 +172,12 @@ impl Scan {
     }
 
     /// Gives a whole head its meaning; `bytes` are the head and nothing else.
-    pub(super) fn parse(&self, bytes: &[u8], limits: &Limits) -> Result<Head, Refusal> {
+    pub(super) fn parse(
+        &self,
+        bytes: &[u8],
+        limits: &Limits,
+        locations: &Locations,
+    ) -> Result<Head, Refusal> {
         let Some(line) = &self.request_line else {
             return Err(Refusal::bad("there is no request line"));
         };
@@ -199,7 +209,8 @@ impl Scan {
         }
         let fields = Fields::gather(headers, line.version)?;
         let framing = fields.framing(line.version, limits)?;
-        let (url, authority) = locate(line.method, target, fields.host.unwrap_or_default())?;
+        let (url, authority, target) =
+            locations.locate(line.method, target, fields.host.unwrap_or_default())?;
 
         let mut request = http_types::Request::new(line.method, url);
         request.set_version(Some(match line.version {
@@ -207,11 +218,12 @@ impl Scan {
             Protocol::Http11 => Version::Http1_1,
         }));
         let mut raw = RawHeaders::new();
-        for header in headers {
-            match std::str::from_utf8(header.value) {
-                Ok(value) if value.is_ascii() => request.append_header(header.name, value),
+        for (index, header) in headers.iter().enumerate() {
+            let encoded;
+            let value = match std::str::from_utf8(header.value) {
+                Ok(value) if value.is_ascii() => value,
                 _ => {
-                    request.append_header(header.name, &*percent_encode(header.value));
+                    encoded = percent_encode(header.value);
                     let name = header.name.to_ascii_lowercase();
                     if !raw.iter().any(|(known, _)| **known == *name) {
                         raw.extend(
@@ -221,7 +233,16 @@ impl Scan {
                                 .map(|other| (name.as_str().into(), other.value.into())),
                         );
                     }
+                    &encoded
                 }
+            };
+            let name = field_name(header.name);
+            let known = |other: &httparse::Header<'_>| name == other.name;
+            if headers[..index].iter().any(known) {
+                request.append_header(name, value);
+            } else {
+                // It looks the name up once, and appending twice.
+                request.insert_header(name, value);
             }
         }
         if let Some(authority) = authority {
@@ -231,7 +252,7 @@ impl Scan {
         }
         Ok(Head {
             request,
-            target: target.into(),
+            target,
             raw,
             version: line.version,
             framing,
@@ -478,6 +499,67 @@ fn locate<'a>(
     Ok((url, own_authority))
 }
 
+/// What was found lately, because clients ask for few things again and again,
+/// and parsing a URL costs more than the rest of the head.
+#[derive(Default)]
+pub(super) struct Locations {
+    /// The place of a location follows from its host and target. Whatever was
+    /// there before gives way.
+    slots: RefCell<[Option<Location>; LOCATIONS]>,
+}
+
+/// A host and a target in origin-form, and what they mean together.
+struct Location {
+    host: Box<str>,
+    target: Arc<str>,
+    url: Url,
+}
+
+/// How many locations are known at a time.
+const LOCATIONS: usize = 32;
+
+/// How long host and target of a known location are at most, together, so that
+/// clients cannot fill the memory with them.
+const LOCATION_BYTES: usize = 256;
+
+impl Locations {
+    /// As [`locate`]; the target comes along because it need not be copied.
+    fn locate<'a>(
+        &self,
+        method: Method,
+        target: &'a str,
+        host: &'a str,
+    ) -> Result<(Url, Option<&'a str>, Arc<str>), Refusal> {
+        // FNV-1a. Who makes things collide on purpose gains nothing but that
+        // they are parsed.
+        let hash = target
+            .bytes()
+            .chain(host.bytes())
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        let place = (hash >> 32) as usize % LOCATIONS;
+        let plain = method != Method::Connect && target.starts_with('/');
+        if plain
+            && let Some(known) = &self.slots.borrow()[place]
+            && *known.target == *target
+            && *known.host == *host
+        {
+            return Ok((known.url.clone(), None, Arc::clone(&known.target)));
+        }
+        let (url, authority) = locate(method, target, host)?;
+        let target: Arc<str> = target.into();
+        if plain && host.len() + target.len() <= LOCATION_BYTES {
+            self.slots.borrow_mut()[place] = Some(Location {
+                host: host.into(),
+                target: Arc::clone(&target),
+                url: url.clone(),
+            });
+        }
+        Ok((url, authority, target))
+    }
+}
+
 /// Whether an authority may be empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Empty {
@@ -552,6 +634,31 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|member| !member.is_empty())
 }
 
+/// The name of a field; those that most requests have need no memory.
+fn field_name(name: &str) -> HeaderName {
+    const USUAL: [&HeaderName; 15] = [
+        &HOST,
+        &ACCEPT,
+        &USER_AGENT,
+        &CONNECTION,
+        &ACCEPT_ENCODING,
+        &ACCEPT_LANGUAGE,
+        &COOKIE,
+        &CONTENT_LENGTH,
+        &CONTENT_TYPE,
+        &AUTHORIZATION,
+        &REFERER,
+        &ORIGIN,
+        &CACHE_CONTROL,
+        &IF_NONE_MATCH,
+        &TRANSFER_ENCODING,
+    ];
+    USUAL
+        .into_iter()
+        .find(|usual| usual.as_str().eq_ignore_ascii_case(name))
+        .map_or_else(|| HeaderName::from(name), HeaderName::clone)
+}
+
 /// Writes bytes beyond ASCII as `%XX`.
 fn percent_encode(value: &[u8]) -> String {
     const DIGITS: [char; 16] = [
@@ -590,7 +697,7 @@ mod tests {
     fn parse_within(head: impl AsRef<[u8]>, limits: &Limits) -> Result<Head, Refusal> {
         let mut scan = Scan::default();
         match scan.advance(head.as_ref(), limits)? {
-            Some(length) => scan.parse(&head.as_ref()[..length], limits),
+            Some(length) => scan.parse(&head.as_ref()[..length], limits, &Locations::default()),
             None => panic!("{:?} is not whole", String::from_utf8_lossy(head.as_ref())),
         }
     }
@@ -862,6 +969,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_is_no_different_from_what_is_new() {
+        let limits = Limits::default();
+        let known = Locations::default();
+        let parse = |head: &[u8], locations: &Locations| {
+            let mut scan = Scan::default();
+            let length = scan.advance(head, &limits).unwrap().unwrap();
+            let head = scan.parse(&head[..length], &limits, locations)?;
+            Ok::<_, Refusal>((head.request.url().clone(), head.target))
+        };
+        let long = format!("/{}", "x".repeat(LOCATION_BYTES));
+        for _ in 0..2 {
+            for target in ["/", "/a?b", "/a%3fb", "*", "http://b/", "http:///", &long] {
+                for (host, method) in [("a", "GET"), ("b:1", "GET"), ("", "OPTIONS")] {
+                    for number in 0..2 * LOCATIONS {
+                        let head = match target.starts_with("/a") {
+                            true => format!("{method} {target}{number} HTTP/1.1\r\n"),
+                            false => format!("{method} {target} HTTP/1.1\r\n"),
+                        };
+                        let head = format!("{head}Host: {host}\r\n\r\n");
+                        assert_eq!(
+                            parse(head.as_bytes(), &known),
+                            parse(head.as_bytes(), &Locations::default()),
+                            "{head}"
+                        );
+                    }
+                }
+            }
+        }
+        for location in known.slots.borrow().iter().flatten() {
+            assert!(location.host.len() + location.target.len() <= LOCATION_BYTES);
+        }
+    }
+
+    #[test]
     fn heads_beyond_a_limit_are_refused_as_soon_as_they_are() {
         let limits = Limits::default()
             .max_request_line_bytes(32)
@@ -906,7 +1047,9 @@ mod tests {
         }
         let length = scan.advance(head, &limits).unwrap().unwrap();
         assert_eq!(&head[length..], b"abc");
-        let head = scan.parse(&head[..length], &limits).unwrap();
+        let head = scan
+            .parse(&head[..length], &limits, &Locations::default())
+            .unwrap();
         assert_eq!(head.framing, Framing::Fixed(3));
     }
 }

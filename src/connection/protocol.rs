@@ -2,11 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_types::Response;
-use http_types::headers::HeaderValue;
 
+use super::head::Locations;
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::status::Status;
@@ -94,6 +95,7 @@ pub(crate) struct Protocol<H> {
     /// Memory that no connection needs at the moment.
     pool: RefCell<Vec<Vec<u8>>>,
     date: Date,
+    pub(super) locations: Locations,
 }
 
 impl<H: Handler> Protocol<H> {
@@ -104,6 +106,7 @@ impl<H: Handler> Protocol<H> {
             status,
             pool: RefCell::default(),
             date: Date::default(),
+            locations: Locations::default(),
         }
     }
 }
@@ -122,7 +125,7 @@ impl<H> Protocol<H> {
     }
 
     /// The value of the Date field at this moment.
-    pub(super) fn date(&self) -> Option<HeaderValue> {
+    pub(super) fn date(&self) -> Rc<str> {
         self.date.at(SystemTime::now())
     }
 }
@@ -131,21 +134,20 @@ impl<H> Protocol<H> {
 #[derive(Default)]
 struct Date {
     second: Cell<u64>,
-    value: RefCell<Option<HeaderValue>>,
+    value: RefCell<Option<Rc<str>>>,
 }
 
 impl Date {
-    fn at(&self, time: SystemTime) -> Option<HeaderValue> {
+    fn at(&self, time: SystemTime) -> Rc<str> {
         let second = time
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO)
             .as_secs();
         let mut value = self.value.borrow_mut();
-        if value.is_none() || self.second.replace(second) != second {
-            self.second.set(second);
-            *value = HeaderValue::from_bytes(imf_fixdate(second).into_bytes()).ok();
+        if self.second.replace(second) != second {
+            *value = None;
         }
-        value.clone()
+        Rc::clone(value.get_or_insert_with(|| imf_fixdate(second).into()))
     }
 }
 

@@ -1,10 +1,14 @@
 //! Responses on their way out: which framing, which bytes.
 //!
-//! [`async_h1::server::Encoder`] encodes what it encodes rightly, that is
-//! responses with a body, of known length or chunked. What has no body
-//! (answers to `HEAD`, `101`, `204`, `304`, RFC 9112 section 6.3) or ends with
-//! the connection (a body of unknown length for HTTP/1.0) is encoded here. So
-//! is decided here what goes into `Connection`, and what handlers may not send.
+//! [`async_h1::server::Encoder`] encodes streams, that is bodies of unknown
+//! length, which leave in chunks. It encodes whole messages only, and gets
+//! there by way of the header map and a buffer of its own, which costs more
+//! than all else that is done for a small response; so a body of known length,
+//! which needs no encoding, follows a head that is written here. So do
+//! responses that the Encoder would frame wrongly: those without a body
+//! (answers to `HEAD`, `101`, `204`, `304`, RFC 9112 section 6.3) and those
+//! that end with the connection (a stream for HTTP/1.0). What goes into
+//! `Connection`, and what handlers may not send, is decided here for all.
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
@@ -12,9 +16,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use async_h1::server::Encoder;
-use http_types::headers::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderValue, HeaderValues, TRANSFER_ENCODING,
-};
+use http_types::headers::{CONNECTION, CONTENT_LENGTH, DATE, HeaderValues, TRANSFER_ENCODING};
 use http_types::{Body, Method, Response, StatusCode};
 use smol::io::AsyncRead;
 
@@ -47,15 +49,12 @@ pub(super) struct Reply {
 }
 
 enum Coding {
-    /// The Encoder is writing the head, and has to write so many bytes of
-    /// body after it; `None`: chunks.
-    Head(Box<Encoder>, Option<u64>),
-    Fixed(Box<Encoder>, u64),
+    /// So many bytes of the body are to come, at least one.
+    Fixed(Body, u64),
+    /// The Encoder has written nothing yet but the head, or not even that.
     Chunked(Box<Encoder>),
-    /// The head is complete, and all there is.
-    HeadOnly(Vec<u8>),
     /// The end of the connection is the end of the body.
-    ToTheEnd(Vec<u8>, Box<Body>),
+    ToTheEnd(Body),
     Done,
 }
 
@@ -67,17 +66,19 @@ pub(super) enum Progress {
 }
 
 impl Reply {
-    /// Decides how `response` is sent.
+    /// Decides how `response` is sent, and writes its head to `output` unless
+    /// that is left to the Encoder.
     ///
     /// # Errors
     ///
-    /// If it cannot be sent: why not.
+    /// If it cannot be sent: why not. Nothing has been written then.
     pub(super) fn new(
         mut response: Response,
         exchange: &Exchange,
-        date: Option<HeaderValue>,
+        date: &str,
+        output: &mut Buffer,
     ) -> Result<Self, &'static str> {
-        check_headers(&response)?;
+        let given = Given::new(&response)?;
         let switching = is_switching(&response, exchange);
         let status = response.status();
         if status == StatusCode::SwitchingProtocols && !switching {
@@ -86,67 +87,80 @@ impl Reply {
         if matches!(status, StatusCode::Continue | StatusCode::EarlyHints) {
             return Err("an interim response is not a response");
         }
-        let persistent = exchange.persistent && !switching && !asks_to_close(&response);
-        let announced = response.remove_header(&CONTENT_LENGTH);
-        let upgrade = response.remove_header(&CONNECTION).filter(|_| switching);
-        response.remove_header(&TRANSFER_ENCODING);
         if status == StatusCode::ResetContent {
             replace_body(&mut response, Body::empty());
         }
-        let length = response.len();
+        let length = response.len().map(|length| length as u64);
         let bodyless = switching
             || exchange.method == Method::Head
             || matches!(status, StatusCode::NoContent | StatusCode::NotModified);
         let to_the_end = !bodyless && length.is_none() && exchange.version == Protocol::Http10;
-        let persistent = persistent && !to_the_end;
+        let persistent = exchange.persistent && !switching && !given.close && !to_the_end;
 
-        if response.header(&DATE).is_none()
-            && let Some(date) = date
-        {
-            response.insert_header(&DATE, date);
-        }
-        if switching {
-            match upgrade {
-                Some(options) if status == StatusCode::SwitchingProtocols => {
-                    response.insert_header(&CONNECTION, &options);
-                }
-                None if status == StatusCode::SwitchingProtocols => {
-                    response.insert_header(&CONNECTION, "upgrade");
-                }
-                Some(_) | None => {}
-            }
-        } else if !persistent {
-            response.insert_header(&CONNECTION, "close");
-        } else if exchange.version == Protocol::Http10 {
-            response.insert_header(&CONNECTION, "keep-alive");
-        }
-
+        let connection = match (switching, exchange.version) {
+            (true, _) if status != StatusCode::SwitchingProtocols => None,
+            (true, _) if given.connection => None,
+            (true, _) => Some("upgrade"),
+            // RFC 9110 section 7.8: Upgrade does not come without its option.
+            (false, Protocol::Http11) if given.upgrade => match persistent {
+                true => Some("upgrade"),
+                false => Some("close, upgrade"),
+            },
+            (false, Protocol::Http11 | Protocol::Http10) if !persistent => Some("close"),
+            (false, Protocol::Http10) => Some("keep-alive"),
+            (false, Protocol::Http11) => None,
+        };
+        let mut fields = Fields {
+            length: None,
+            connection,
+            connection_as_given: switching && status == StatusCode::SwitchingProtocols,
+            date: (!given.date).then_some(date),
+        };
         let coding = if bodyless {
             // A response to HEAD announces what GET would have got; so may a
             // 304 (RFC 9110 section 8.6).
-            let announced = announced.and_then(valid_length);
-            let of_body = length
-                .filter(|&length| length > 0)
-                .map(|length| length as u64);
-            let length = if switching || status == StatusCode::NoContent {
+            fields.length = if switching || status == StatusCode::NoContent {
                 None
             } else if status == StatusCode::NotModified {
-                announced
+                given.length
             } else {
-                of_body.or(announced).or(length.map(|length| length as u64))
+                length
+                    .filter(|&length| length > 0)
+                    .or(given.length)
+                    .or(length)
             };
-            if let Some(length) = length {
-                response.insert_header(&CONTENT_LENGTH, length.to_string());
+            write_head(output, &response, &fields);
+            Coding::Done
+        } else if let Some(length) = length {
+            fields.length = Some(length);
+            write_head(output, &response, &fields);
+            let large = usize::try_from(length).unwrap_or(usize::MAX);
+            output.reserve(large.min(LARGE_BYTES));
+            match length {
+                0 => Coding::Done,
+                _ => Coding::Fixed(response.take_body(), length),
             }
-            Coding::HeadOnly(encode_head(&response))
         } else if to_the_end {
-            let head = encode_head(&response);
-            Coding::ToTheEnd(head, Box::new(response.take_body()))
+            write_head(output, &response, &fields);
+            Coding::ToTheEnd(response.take_body())
         } else {
-            let length = length.map(|length| length as u64);
-            Coding::Head(Box::new(Encoder::new(response, exchange.method)), length)
+            response.remove_header(&CONTENT_LENGTH);
+            response.remove_header(&TRANSFER_ENCODING);
+            response.remove_header(&CONNECTION);
+            if let Some(connection) = fields.connection {
+                response.insert_header(&CONNECTION, connection);
+            }
+            if let Some(date) = fields.date {
+                response.insert_header(&DATE, date);
+            }
+            Coding::Chunked(Box::new(Encoder::new(response, exchange.method)))
         };
         Ok(Reply { coding, persistent })
+    }
+
+    /// Whether the end of the connection is the end of the body.
+    pub(super) fn is_to_the_end(&self) -> bool {
+        matches!(self.coding, Coding::ToTheEnd(_))
     }
 
     /// Encodes some more into `output`, which has [`ROOM_BYTES`] of room.
@@ -171,31 +185,9 @@ impl Reply {
         output: &mut Buffer,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Progress>> {
-        match &mut self.coding {
-            Coding::Head(encoder, length) => {
-                let count = ready!(poll_into(encoder, output, cx))?;
-                // Headers have no empty line, so the first one is the end of
-                // the head. The Encoder does not mix head and body in a read.
-                if count > 0 && !output.bytes().ends_with(b"\r\n\r\n") {
-                    return Poll::Ready(Ok(Progress::More));
-                }
-                let length = *length;
-                let Coding::Head(encoder, _) = std::mem::replace(&mut self.coding, Coding::Done)
-                else {
-                    return Poll::Ready(Ok(Progress::Done));
-                };
-                self.coding = match length {
-                    Some(0) => Coding::Done,
-                    Some(length) => {
-                        let large = usize::try_from(length).unwrap_or(usize::MAX);
-                        output.reserve(large.min(LARGE_BYTES));
-                        Coding::Fixed(encoder, length)
-                    }
-                    None => Coding::Chunked(encoder),
-                };
-            }
-            Coding::Fixed(encoder, left) => {
-                let count = ready!(poll_into(encoder, output, cx))?;
+        let done = match &mut self.coding {
+            Coding::Fixed(body, left) => {
+                let count = ready!(poll_into(body, output, *left, cx))?;
                 if count == 0 {
                     return Poll::Ready(Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
@@ -203,36 +195,18 @@ impl Reply {
                     )));
                 }
                 *left = left.saturating_sub(count as u64);
-                if *left == 0 {
-                    self.coding = Coding::Done;
-                }
+                *left == 0
             }
-            Coding::Chunked(encoder) => {
-                if ready!(poll_into(encoder, output, cx))? == 0 {
-                    self.coding = Coding::Done;
-                }
-            }
-            Coding::HeadOnly(head) => {
-                output.append(head);
+            Coding::Chunked(encoder) => ready!(poll_into(encoder, output, u64::MAX, cx))? == 0,
+            Coding::ToTheEnd(body) => ready!(poll_into(body, output, u64::MAX, cx))? == 0,
+            Coding::Done => true,
+        };
+        Poll::Ready(Ok(match done {
+            true => {
                 self.coding = Coding::Done;
+                Progress::Done
             }
-            Coding::ToTheEnd(head, body) => {
-                if !head.is_empty() {
-                    output.append(head);
-                    head.clear();
-                } else if ready!(poll_into(body, output, cx))? == 0 {
-                    self.coding = Coding::Done;
-                }
-            }
-            Coding::Done => {}
-        }
-        Poll::Ready(Ok(match &self.coding {
-            Coding::Done => Progress::Done,
-            Coding::Head(..)
-            | Coding::Fixed(..)
-            | Coding::Chunked(_)
-            | Coding::HeadOnly(_)
-            | Coding::ToTheEnd(..) => Progress::More,
+            false => Progress::More,
         }))
     }
 }
@@ -266,14 +240,16 @@ pub(super) fn is_false_tunnel(response: &Response, exchange: &Exchange) -> bool 
         && !is_switching(response, exchange)
 }
 
+/// Reads at most `most` bytes.
 fn poll_into(
     reader: &mut (impl AsyncRead + Unpin),
     output: &mut Buffer,
+    most: u64,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {
     let room = output.room();
-    let available = room.len();
-    let count = ready!(Pin::new(reader).poll_read(cx, room))?;
+    let available = room.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+    let count = ready!(Pin::new(reader).poll_read(cx, &mut room[..available]))?;
     if count > available {
         return Poll::Ready(Err(io::Error::other(
             "the response body claims more bytes than it had room for",
@@ -283,33 +259,57 @@ fn poll_into(
     Poll::Ready(Ok(count))
 }
 
-/// http-types lets almost anything into names and values; with a line end in
-/// one, a client could be made to see a response that was never sent.
-fn check_headers(response: &Response) -> Result<(), &'static str> {
-    for (name, values) in response.iter() {
-        let name = name.as_str();
-        if name.is_empty() || !name.bytes().all(is_tchar) {
-            return Err("a header name is malformed");
-        }
-        for value in values {
-            if value.as_str().bytes().any(is_forbidden_in_value) {
-                return Err("a header value contains a control character");
+/// What the handler's header fields say about the message itself.
+#[derive(Default)]
+struct Given {
+    date: bool,
+    upgrade: bool,
+    connection: bool,
+    /// `Connection` has the option `close`.
+    close: bool,
+    /// `Content-Length`, if it is a number.
+    length: Option<u64>,
+}
+
+impl Given {
+    /// Looks through the header, and checks it: http-types lets almost
+    /// anything into names and values; with a line end in one, a client could
+    /// be made to see a response that was never sent.
+    fn new(response: &Response) -> Result<Self, &'static str> {
+        let mut given = Given::default();
+        for (name, values) in response.iter() {
+            let name = name.as_str();
+            if name.is_empty() || !name.bytes().all(is_tchar) {
+                return Err("a header name is malformed");
+            }
+            for value in values {
+                if value.as_str().bytes().any(is_forbidden_in_value) {
+                    return Err("a header value contains a control character");
+                }
+            }
+            match name {
+                "date" => given.date = true,
+                "upgrade" => given.upgrade = true,
+                "connection" => {
+                    given.connection = true;
+                    given.close = asks_to_close(values);
+                }
+                "content-length" => given.length = valid_length(values),
+                _ => {}
             }
         }
+        Ok(given)
     }
-    Ok(())
 }
 
-fn asks_to_close(response: &Response) -> bool {
-    response.header(&CONNECTION).is_some_and(|values| {
-        values
-            .iter()
-            .flat_map(|value| value.as_str().split(','))
-            .any(|option| option.trim().eq_ignore_ascii_case("close"))
-    })
+fn asks_to_close(values: &HeaderValues) -> bool {
+    values
+        .iter()
+        .flat_map(|value| value.as_str().split(','))
+        .any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
-fn valid_length(values: HeaderValues) -> Option<u64> {
+fn valid_length(values: &HeaderValues) -> Option<u64> {
     let value = values.last().as_str();
     match value.bytes().all(|byte| byte.is_ascii_digit()) {
         true => value.parse().ok(),
@@ -317,7 +317,19 @@ fn valid_length(values: HeaderValues) -> Option<u64> {
     }
 }
 
-fn encode_head(response: &Response) -> Vec<u8> {
+/// The fields that are not for the handler to set.
+struct Fields<'a> {
+    length: Option<u64>,
+    connection: Option<&'static str>,
+    /// What the handler says in `Connection` is kept.
+    connection_as_given: bool,
+    /// `None`: the handler has set it.
+    date: Option<&'a str>,
+}
+
+/// Writes a head without the machinery of `format!`, which takes several times
+/// as long as the copying.
+fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
     let status = response.status();
     let phrase = if status == StatusCode::NotModified {
         // http-types says "Modified".
@@ -325,17 +337,56 @@ fn encode_head(response: &Response) -> Vec<u8> {
     } else {
         status.canonical_reason()
     };
-    let mut head = format!("HTTP/1.1 {} {phrase}\r\n", u16::from(status));
+    output.append(b"HTTP/1.1 ");
+    write_number(output, u64::from(u16::from(status)));
+    output.append(b" ");
+    output.append(phrase.as_bytes());
+    output.append(b"\r\n");
+    if let Some(connection) = fields.connection {
+        write_field(output, "connection", connection);
+    }
+    if let Some(length) = fields.length {
+        output.append(b"content-length: ");
+        write_number(output, length);
+        output.append(b"\r\n");
+    }
+    if let Some(date) = fields.date {
+        write_field(output, "date", date);
+    }
     let mut headers: Vec<_> = response.iter().collect();
     headers.sort_unstable_by_key(|(name, _)| name.as_str());
     for (name, values) in headers {
-        for value in values {
-            head.push_str(name.as_str());
-            head.push_str(": ");
-            head.push_str(value.as_str());
-            head.push_str("\r\n");
+        match name.as_str() {
+            "content-length" | "transfer-encoding" => {}
+            "connection" if !fields.connection_as_given => {}
+            name => {
+                for value in values {
+                    write_field(output, name, value.as_str());
+                }
+            }
         }
     }
-    head.push_str("\r\n");
-    head.into_bytes()
+    output.append(b"\r\n");
+}
+
+fn write_field(output: &mut Buffer, name: &str, value: &str) {
+    output.append(name.as_bytes());
+    output.append(b": ");
+    output.append(value.as_bytes());
+    output.append(b"\r\n");
+}
+
+fn write_number(output: &mut Buffer, mut number: u64) {
+    // A u64 has at most so many digits.
+    let mut digits = [b'0'; 20];
+    let mut start = digits.len();
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        start -= 1;
+        if number == 0 {
+            break;
+        }
+    }
+    output.append(&digits[start..]);
 }

@@ -12,7 +12,7 @@ use rustix::net::{self, SendFlags};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
-use super::wire::{Wire, half_close, poll_receive};
+use super::wire::{Supply, Wire, half_close, poll_receive};
 
 /// The stream that a handler gets in place of the connection.
 ///
@@ -22,7 +22,7 @@ pub(super) struct UpgradedStream {
     /// `None` only while being dropped.
     socket: Option<Async<OwnedFd>>,
     input: Buffer,
-    dry: bool,
+    supply: Supply,
     end: Arc<Mutex<End>>,
 }
 
@@ -40,7 +40,7 @@ impl UpgradedStream {
         let stream = UpgradedStream {
             socket: Some(wire.socket),
             input: wire.input,
-            dry: false,
+            supply: Supply::Unknown,
             end: Arc::clone(&end),
         };
         (stream, end)
@@ -96,7 +96,7 @@ impl AsyncRead for UpgradedStream {
         let Some(socket) = &this.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        poll_receive(socket, into, &mut this.dry, cx)
+        poll_receive(socket, into, &mut this.supply, cx)
     }
 }
 

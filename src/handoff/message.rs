@@ -35,6 +35,9 @@ pub(crate) enum FromPredecessor {
     Reload,
     /// I was asked to stop the service.
     Stop,
+    /// You are not to serve; I do. Said before the channel is closed, which
+    /// alone would mean that I have died.
+    Dismissed,
 }
 
 /// What a successor says.
@@ -69,6 +72,7 @@ impl FromPredecessor {
             FromPredecessor::Proven => "proven",
             FromPredecessor::Reload => "reload",
             FromPredecessor::Stop => "stop",
+            FromPredecessor::Dismissed => "dismissed",
         }
     }
 }

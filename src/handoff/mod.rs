@@ -16,6 +16,7 @@
 //! | 5 | `proven` | predecessor | the probation is over |
 //! | 6 | `published` | successor | its process ID is the published one |
 //! | – | `reload`, `stop` | predecessor | a signal that the predecessor got and the successor is to act on |
+//! | – | `dismissed` | predecessor | the successor is not to serve; it is about to be killed, if that can be done |
 //! | – | `stopping` | successor | it stops on purpose; nothing is to be taken back |
 //! | – | `failed` | successor | why it gives up before it serves |
 //!

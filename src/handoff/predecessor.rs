@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use async_io::{Async, Timer};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use smol::Task;
 use smol::channel::TrySendError;
 use smol::future::{self, Boxed, FutureExt as _};
 
@@ -42,8 +43,6 @@ pub(crate) struct Successor {
     pid: Option<u32>,
     begun: Instant,
     step: Step,
-    /// Whether it has said that it stops on purpose.
-    stopping: bool,
     /// What it said before it gave up.
     last_words: Option<String>,
     /// Set when it hung up without having exited.
@@ -64,12 +63,14 @@ struct Running {
     pidfd: Async<OwnedFd>,
 }
 
-/// How far the handoff has come, in what the successor says.
+/// How far the handoff has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     AwaitingClaim,
     AwaitingReadiness,
-    Ready,
+    Serving,
+    Proven,
+    Published,
 }
 
 /// What a successor lets us know.
@@ -100,7 +101,7 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Loss::NotStarted(error) => write!(f, "it could not be started: {error}"),
-            Loss::Exited(status) => write!(f, "it exited with {status}"),
+            Loss::Exited(status) => write!(f, "it ended, {status}"),
             Loss::HungUp => f.write_str("it closed the channel"),
             Loss::Nonsense(what) => write!(f, "it spoke nonsense: {what}"),
             Loss::Version(theirs) => write!(
@@ -122,14 +123,16 @@ impl Successor {
     /// Starts a successor.
     ///
     /// Whatever goes wrong from here on is told by [`Successor::poll_report`].
-    pub(crate) fn start(invocation: &Invocation, generation: u64) -> Self {
+    ///
+    /// It does not begin before `burials` are over: a killed predecessor of
+    /// this attempt may still hold an address that it will want to bind.
+    pub(crate) fn start(invocation: &Invocation, generation: u64, burials: Vec<Task<()>>) -> Self {
         let mut successor = Successor {
             channel: None,
             process: Process::Gone,
             pid: None,
             begun: Instant::now(),
             step: Step::AwaitingClaim,
-            stopping: false,
             last_words: None,
             hung_up: None,
         };
@@ -139,24 +142,21 @@ impl Successor {
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
                 .stdin(Stdio::from(theirs));
             successor.channel = Some(channel);
-            spawn(command)
+            Ok(command)
         });
-        successor.process = Process::Starting(match started {
-            Ok(starting) => starting,
-            // Failing here looks the same as failing there.
-            Err(error) => future::ready(Err(error)).boxed(),
-        });
+        let starting = async move {
+            for burial in burials {
+                burial.await;
+            }
+            spawn(started?)?.await
+        };
+        successor.process = Process::Starting(starting.boxed());
         successor
     }
 
     /// Its process ID, once it has one.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid
-    }
-
-    /// Whether it has said that it stops on purpose.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping
     }
 
     /// How long ago it was started.
@@ -170,7 +170,8 @@ impl Successor {
             Step::AwaitingClaim if self.pid.is_none() => "starting",
             Step::AwaitingClaim => "waiting for its claim",
             Step::AwaitingReadiness => "waiting for its readiness",
-            Step::Ready => "serving",
+            Step::Serving => "serving on probation",
+            Step::Proven | Step::Published => "serving",
         }
     }
 
@@ -201,7 +202,8 @@ impl Successor {
     }
 
     /// Tells it that its probation is over.
-    pub(crate) fn send_proven(&self) -> io::Result<()> {
+    pub(crate) fn send_proven(&mut self) -> io::Result<()> {
+        self.step = Step::Proven;
         self.send(&FromPredecessor::Proven, &[])
     }
 
@@ -315,12 +317,14 @@ impl Successor {
                 })
             }
             (FromSuccessor::Ready { listeners }, Step::AwaitingReadiness) => {
-                self.step = Step::Ready;
+                self.step = Step::Serving;
                 Some(Report::Ready { keeps: listeners })
             }
-            (FromSuccessor::Published, Step::Ready) => Some(Report::Published),
-            (FromSuccessor::Stopping, Step::Ready) => {
-                self.stopping = true;
+            (FromSuccessor::Published, Step::Proven) => {
+                self.step = Step::Published;
+                Some(Report::Published)
+            }
+            (FromSuccessor::Stopping, Step::Serving | Step::Proven | Step::Published) => {
                 Some(Report::Stopping)
             }
             (FromSuccessor::Failed { reason }, _) => {
@@ -332,7 +336,11 @@ impl Successor {
                 | FromSuccessor::Ready { .. }
                 | FromSuccessor::Published
                 | FromSuccessor::Stopping,
-                Step::AwaitingClaim | Step::AwaitingReadiness | Step::Ready,
+                Step::AwaitingClaim
+                | Step::AwaitingReadiness
+                | Step::Serving
+                | Step::Proven
+                | Step::Published,
             ) => Some(Report::Lost(Loss::OutOfOrder(name))),
         }
     }
@@ -352,6 +360,13 @@ impl Successor {
         let Successor {
             channel, process, ..
         } = self;
+        // A process that is not our child may have the other end, if the
+        // executable is a script that starts another one.
+        if let Some(channel) = &channel
+            && let Err(error) = channel.send(&FromPredecessor::Dismissed, &[])
+        {
+            log::debug!("`dismissed` did not reach the successor: {error}");
+        }
         if let Process::Running(running) = &process {
             running.kill();
         }
@@ -488,7 +503,6 @@ mod tests {
             pid: None,
             begun: Instant::now(),
             step: Step::AwaitingClaim,
-            stopping: false,
             last_words: None,
             hung_up: None,
         };

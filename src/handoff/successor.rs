@@ -216,7 +216,8 @@ impl Predecessor {
             Ok(packet) => match packet.message {
                 FromPredecessor::Proven => Request::Proven,
                 FromPredecessor::Reload => Request::Reload,
-                FromPredecessor::Stop => Request::Stop,
+                // It serves again, so nobody loses anything by our going.
+                FromPredecessor::Stop | FromPredecessor::Dismissed => Request::Stop,
                 message @ (FromPredecessor::Welcome { .. }
                 | FromPredecessor::Listeners { .. }
                 | FromPredecessor::Serve) => {
@@ -254,6 +255,10 @@ impl Predecessor {
         };
         let received = async { Some(channel.receive().await) };
         match received.or(patience).await {
+            Some(Ok(packet)) if packet.message == FromPredecessor::Dismissed => {
+                self.channel = None;
+                Err(Error::dismissed(step))
+            }
             Some(Ok(packet)) => Ok(Some((packet.message, packet.descriptors))),
             Some(Err(Silence::Closed)) => {
                 self.channel = None;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 /// How many connections may wait to be accepted. The kernel caps it at
 /// `net.core.somaxconn`, which is 4096 by default (listen(2)); the 128 of the
 /// standard library overflow in any burst.
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: usize = 4096;
 
 /// Binds the first address of those that `address` comes down to that can be
 /// bound, and listens there.
@@ -65,7 +65,7 @@ fn bind_tcp(candidate: SocketAddr, address: &Address) -> std::result::Result<Own
     }
     prepare_tcp(&socket)?;
     rustix::net::bind(&socket, &candidate)?;
-    rustix::net::listen(&socket, BACKLOG)?;
+    rustix::net::listen(&socket, BACKLOG as i32)?;
     Ok(socket)
 }
 
@@ -89,7 +89,7 @@ fn bind_unix(address: &Address, path: &Path) -> Result<(OwnedFd, (u64, u64))> {
         }
         Err(error) => return Err(wrong(error)),
     }
-    rustix::net::listen(&socket, BACKLOG).map_err(wrong)?;
+    rustix::net::listen(&socket, BACKLOG as i32).map_err(wrong)?;
     let file = file_identity(path)
         .ok_or_else(|| Error::occupied(path, "its socket file was removed at once"))?;
     Ok((socket, file))

@@ -17,6 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 pub(crate) use address::Address;
 use address::Resolved;
+pub(crate) use bind::BACKLOG;
 pub(crate) use record::{AddressRecord, ListenerRecord};
 
 use crate::error::{Error, Result};
@@ -92,9 +93,7 @@ impl Listener {
                     | Errno::HOSTDOWN
                     | Errno::NONET
                     | Errno::HOSTUNREACH
-                    | Errno::OPNOTSUPP
-                    | Errno::NETUNREACH
-                    | Errno::PERM,
+                    | Errno::NETUNREACH,
                 ) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -185,7 +184,7 @@ impl ListenerSet {
             let mut resolved = None;
             if taken.is_none() {
                 let meant = address.resolve().await?;
-                taken = take(&mut claimed, |it| it.is_meant_by(&meant));
+                taken = take(&mut claimed, |it| it.is_meant_by(address, &meant));
                 resolved = Some(meant);
             }
             let listener = match (taken, resolved) {
@@ -301,8 +300,13 @@ impl Claimed {
         })
     }
 
-    fn is_meant_by(&self, resolved: &Resolved) -> bool {
+    fn is_meant_by(&self, address: &Address, resolved: &Resolved) -> bool {
         match (&self.bound, resolved) {
+            // Only the first candidate takes both IPv6 and IPv4; a socket for
+            // IPv4 alone would quietly leave the others out.
+            (Bound::Tcp(bound), Resolved::Tcp(candidates)) if address.is_dual_stack() => {
+                candidates.first() == Some(bound)
+            }
             (Bound::Tcp(bound), Resolved::Tcp(candidates)) => candidates.contains(bound),
             (Bound::Unix { path, .. }, Resolved::Unix(wanted)) => path == wanted,
             (Bound::Tcp(_), Resolved::Unix(_)) | (Bound::Unix { .. }, Resolved::Tcp(_)) => false,

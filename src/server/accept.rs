@@ -27,10 +27,11 @@ pub(super) async fn accept(
     let mut trouble = Trouble::default();
     loop {
         roster.below(limit).await;
-        match accept_some(&listener, &roster, &attend, BURST) {
+        let most = BURST.min(limit.saturating_sub(roster.len()));
+        match accept_some(&listener, &roster, &attend, most) {
             Ok(accepted) => {
                 trouble.is_over(&listener);
-                if accepted == BURST {
+                if accepted == most {
                     future::yield_now().await;
                 } else if let Err(error) = listener.readable().await {
                     trouble.wait(&listener, &error).await;
@@ -92,5 +93,47 @@ impl Trouble {
         if self.pause.take().is_some() {
             log::info!("accepting connections on {} again", listener.bound());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::net::TcpStream;
+
+    use super::*;
+    use crate::listener::{Address, Bound, ListenerSet};
+
+    #[test]
+    fn a_queue_full_of_connections_does_not_exceed_the_limit() {
+        const LIMIT: usize = 3;
+        smol::block_on(async {
+            let address = Address::parse("127.0.0.1:0").unwrap();
+            let mut listeners = ListenerSet::open(&[address], Vec::new()).await.unwrap();
+            let listener = listeners.take().remove(0);
+            let Bound::Tcp(address) = *listener.bound() else {
+                panic!("{}", listener.bound());
+            };
+            let clients: Vec<_> = (0..2 * BURST)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            let roster = Rc::new(Roster::default());
+            let open = Rc::new(RefCell::new(Vec::new()));
+            let attended = Rc::clone(&open);
+            let attend: Attend = Rc::new(move |socket, ticket| {
+                attended.borrow_mut().push((socket, ticket));
+            });
+            let mut accepting = std::pin::pin!(accept(listener, Rc::clone(&roster), LIMIT, attend));
+            // Each that closes makes room for one.
+            for _ in 0..clients.len() - LIMIT {
+                while roster.len() < LIMIT {
+                    assert!(future::poll_once(&mut accepting).await.is_none());
+                }
+                assert!(future::poll_once(&mut accepting).await.is_none());
+                assert_eq!(roster.len(), LIMIT);
+                let closed = open.borrow_mut().pop();
+                drop(closed);
+            }
+        });
     }
 }

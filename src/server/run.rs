@@ -24,7 +24,7 @@ use crate::handoff::predecessor::{Loss, Report, Successor};
 use crate::handoff::successor::{Predecessor, Request};
 use crate::invocation::Invocation;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
-use crate::listener::{Address, ListenerSet};
+use crate::listener::{Address, BACKLOG, ListenerSet};
 use crate::pid_file::PidFile;
 use crate::roster::Roster;
 use crate::status::Status;
@@ -84,7 +84,6 @@ pub(super) async fn run(
         predecessor: startup.predecessor,
         successor: None,
         keeps: Vec::new(),
-        unpublished: false,
         burials: Vec::new(),
         listeners: startup.listeners,
         accepting: Vec::new(),
@@ -97,7 +96,7 @@ pub(super) async fn run(
         drain_watched: false,
         loss: None,
         failure: None,
-        stop_forwarded: false,
+        stop_count: StopCount::default(),
         pending: VecDeque::new(),
         options,
     };
@@ -165,8 +164,6 @@ struct Running {
     successor: Option<Successor>,
     /// Where those of our listeners are bound that the successor keeps.
     keeps: Vec<String>,
-    /// Whether a proven successor has yet to publish its process ID.
-    unpublished: bool,
     /// Dismissed successors that have yet to be reaped.
     burials: Vec<Task<()>>,
     listeners: ListenerSet,
@@ -184,9 +181,7 @@ struct Running {
     loss: Option<Loss>,
     /// Why a restart failed, from the effect to the transition.
     failure: Option<String>,
-    /// Whether we were told to stop by the predecessor, and not yet by a
-    /// signal of our own.
-    stop_forwarded: bool,
+    stop_count: StopCount,
     /// Events that came of effects.
     pending: VecDeque<Event>,
     options: Options,
@@ -225,6 +220,21 @@ impl Running {
             return;
         };
         log::debug!("{before:?}, {event:?}: {after:?}, {effects:?}");
+        match event {
+            Event::Stop if after == State::Exited => log::info!("stopping at once"),
+            Event::Stop => log::info!("stopping; {} to finish", self.roster.census()),
+            Event::Reload if effects.is_empty() && before != after => {
+                log::info!("another restart follows this one");
+            }
+            Event::Reload
+            | Event::Claimed
+            | Event::Ready
+            | Event::Lost
+            | Event::Overdue
+            | Event::Drained
+            | Event::Proven
+            | Event::Published => {}
+        }
         for effect in effects {
             self.perform(*effect, event);
         }
@@ -238,10 +248,7 @@ impl Running {
     /// a flood of anything else cannot keep it from being heard.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         while let Poll::Ready(()) = self.stops.poll(cx) {
-            // A supervisor that stops a whole group of processes reaches us
-            // twice, once through our predecessor. That is one stop, not the
-            // second one that cuts.
-            if !std::mem::take(&mut self.stop_forwarded) {
+            if self.stop_count.by_signal() {
                 return Poll::Ready(Event::Stop);
             }
         }
@@ -257,7 +264,7 @@ impl Running {
         if let Poll::Ready(event) = self.clocks.poll(cx) {
             return Poll::Ready(event);
         }
-        if self.drain_watched && !self.unpublished {
+        if self.drain_watched {
             let drained = std::pin::pin!(self.roster.below(1));
             if Future::poll(drained, cx).is_ready() {
                 return Poll::Ready(Event::Drained);
@@ -282,14 +289,19 @@ impl Running {
                 self.keeps = keeps;
                 return Some(Event::Ready);
             }
-            Report::Published => self.unpublished = false,
+            Report::Published => return Some(Event::Published),
             // Whoever stops the process that serves means the service, so
             // there is nothing to be taken back. It keeps no listener: what
             // comes to one after it has looked for the last time is ours to
             // serve, because the queue is open until we close it too.
             Report::Stopping => {
                 self.keeps.clear();
-                if self.clocks.probation.take().is_some() {
+                // Nor will it be published any more.
+                if self.state == State::Publishing {
+                    return Some(Event::Published);
+                }
+                if self.state.is_probation() {
+                    self.pending.push_back(Event::Published);
                     return Some(Event::Proven);
                 }
             }
@@ -315,8 +327,7 @@ impl Running {
             match request {
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
-                    if self.state.phase() != Phase::Draining {
-                        self.stop_forwarded = true;
+                    if self.stop_count.by_predecessor() {
                         return Some(Event::Stop);
                     }
                 }
@@ -367,20 +378,21 @@ impl Running {
             }
             Effect::SendProven => {
                 self.clocks.probation = None;
-                self.unpublished = self
-                    .successor
-                    .as_ref()
-                    .is_some_and(|successor| !successor.is_stopping());
-                let sent = self.successor.as_ref().map(Successor::send_proven);
+                let sent = self.successor.as_mut().map(|successor| {
+                    log::info!("{successor} has passed its probation");
+                    successor.send_proven()
+                });
                 self.lost_if_failed(sent);
             }
-            Effect::SendReload => {
-                if let Some(successor) = &self.successor
-                    && let Err(error) = successor.send_reload()
-                {
-                    log::error!("the reload could not be passed on to {successor}: {error}");
-                }
-            }
+            Effect::SendReload => match &self.successor {
+                Some(successor) => match successor.send_reload() {
+                    Ok(()) => log::info!("the reload is passed on to {successor}"),
+                    Err(error) => {
+                        log::error!("the reload could not be passed on to {successor}: {error}");
+                    }
+                },
+                None => log::error!("the reload comes too late: the successor is gone"),
+            },
             Effect::SendStop => {
                 self.clocks.probation = None;
                 if let Some(successor) = &self.successor
@@ -396,12 +408,13 @@ impl Running {
             }
             Effect::Publish => self.publish(),
             Effect::CloseListeners => self.close_listeners(),
-            Effect::AwaitDrained => {
+            Effect::StartDeadline => {
                 let begun = self.drain_begun.unwrap_or_else(Instant::now);
                 self.clocks.drain = begun.checked_add(self.options.drain_timeout);
-                self.drain_watched = true;
             }
+            Effect::AwaitDrained => self.drain_watched = true,
             Effect::Kill | Effect::Bury => self.dismiss(event),
+            Effect::Release => self.release(),
             Effect::Report => self.report(),
             Effect::Exit => log::info!(
                 "generation {} exits {:.1?} after it stopped accepting",
@@ -417,7 +430,8 @@ impl Running {
             "restarting: starting `{}`",
             self.invocation.executable().display()
         );
-        self.successor = Some(Successor::start(&self.invocation, self.number));
+        let burials = std::mem::take(&mut self.burials);
+        self.successor = Some(Successor::start(&self.invocation, self.number, burials));
         self.clocks.readiness = after(self.options.ready_timeout);
     }
 
@@ -444,7 +458,7 @@ impl Running {
             // From here on nobody finds the way to it; whoever is in the queue
             // has found it, and is served.
             listener.unlink();
-            match accept_some(&listener, &self.roster, &self.attend, usize::MAX) {
+            match accept_some(&listener, &self.roster, &self.attend, BACKLOG) {
                 Ok(0) => {}
                 Ok(last) => log::info!(
                     "{last} connections were still waiting on {}",
@@ -477,47 +491,19 @@ impl Running {
         }
     }
 
-    /// Parts with the successor, and says why.
+    /// Parts with a successor that has not taken over, or not for good.
     fn dismiss(&mut self, event: Event) {
         let loss = self.loss.take();
-        let Some(successor) = self.successor.take() else {
+        let Some((successor, failure)) = self.part(loss.as_ref()) else {
             return;
         };
-        // What was still to be heard of it was only that it is lost.
-        self.pending.retain(|event| *event != Event::Lost);
-        self.keeps.clear();
-        self.unpublished = false;
-        self.clocks.readiness = None;
-        self.clocks.probation = None;
-        let reason = match &loss {
-            Some(loss) => loss.to_string(),
-            None => format!("it was not ready after {:.1?}", successor.age()),
-        };
-        let mut failure = format!("{successor}, {}: {reason}", successor.awaited_step());
-        if let Some(words) = successor.last_words() {
-            failure.push_str("; it said: ");
-            failure.push_str(words);
-        }
-        // Part of it are the successor's own words, and this is one line.
-        let failure = failure.replace(char::is_control, " ");
-        if self.drain_watched {
-            // It has taken over for good, so whether it lives is no longer our
-            // business, even if it does not speak to us any more.
-            match loss {
-                Some(Loss::Exited(status)) if status.success() => log::info!("{failure}"),
-                _ => log::error!("{failure}"),
-            }
-            self.executor.spawn(successor.release()).detach();
-            return;
-        }
+        let number = self.number;
         if event == Event::Stop {
             log::info!("stopping; {successor} is not ready and is taken along");
-        } else if self.state.phase() == Phase::Draining {
-            let number = self.number;
+        } else if self.state.is_probation() {
             log::error!("restart undone: {failure}; generation {number} serves again");
             self.failure = Some(failure);
         } else {
-            let number = self.number;
             log::error!("restart failed: {failure}; generation {number} serves on");
             self.failure = Some(failure);
         }
@@ -525,12 +511,48 @@ impl Running {
         self.burials.push(self.executor.spawn(successor.dismiss()));
     }
 
+    /// Parts with a successor that has taken over for good: whether it lives
+    /// is no longer our business, even if it does not speak to us any more.
+    fn release(&mut self) {
+        let loss = self.loss.take();
+        let Some((successor, end)) = self.part(loss.as_ref()) else {
+            return;
+        };
+        match loss {
+            Some(Loss::Exited(status)) if status.success() => log::info!("{end}"),
+            _ => log::error!("{end}"),
+        }
+        self.executor.spawn(successor.release()).detach();
+    }
+
+    /// Lets go of the successor; says in one line what became of it.
+    fn part(&mut self, loss: Option<&Loss>) -> Option<(Successor, String)> {
+        let successor = self.successor.take()?;
+        // What was still to be heard of it was only that it is lost.
+        self.pending.retain(|event| *event != Event::Lost);
+        self.keeps.clear();
+        self.clocks.readiness = None;
+        self.clocks.probation = None;
+        let reason = match loss {
+            Some(loss) => loss.to_string(),
+            None => format!("it was not ready after {:.1?}", successor.age()),
+        };
+        let mut end = format!("{successor}, {}: {reason}", successor.awaited_step());
+        if let Some(words) = successor.last_words() {
+            end.push_str("; it said: ");
+            end.push_str(words);
+        }
+        // Some of the words are the successor's own.
+        let end = end.replace(char::is_control, " ");
+        Some((successor, end))
+    }
+
     fn report(&self) {
         let stragglers = self.roster.stragglers();
         log::warn!(
             "the drain ends with {} connections in flight{}",
             stragglers.len(),
-            if self.unpublished {
+            if self.state == State::Publishing {
                 ", and the successor has not published its process ID"
             } else {
                 ""
@@ -591,6 +613,31 @@ fn poll_signal(signals: &mut Signals, cx: &mut Context<'_>) -> Poll<()> {
         Poll::Ready(Some(Ok(_))) => Poll::Ready(()),
         // The pipe behind it is ours, both ends; it does not end or fail.
         Poll::Ready(Some(Err(_)) | None) | Poll::Pending => Poll::Pending,
+    }
+}
+
+/// How often we were told to stop.
+///
+/// A supervisor that stops a whole group of processes reaches a successor on
+/// probation twice, once through its predecessor. That is one stop, not the
+/// second one that cuts; so what counts is the more frequent of the two ways.
+#[derive(Default)]
+struct StopCount {
+    by_signal: u32,
+    by_predecessor: u32,
+}
+
+impl StopCount {
+    /// Whether this is one more than we have heard of.
+    fn by_signal(&mut self) -> bool {
+        self.by_signal = self.by_signal.saturating_add(1);
+        self.by_signal > self.by_predecessor
+    }
+
+    /// Whether this is one more than we have heard of.
+    fn by_predecessor(&mut self) -> bool {
+        self.by_predecessor = self.by_predecessor.saturating_add(1);
+        self.by_predecessor > self.by_signal
     }
 }
 

@@ -7,7 +7,7 @@ use crate::kit::{Client, Config, Fake, Launch, Service};
 const STARTING: &str = "starting: ";
 const AWAITING_CLAIM: &str = "waiting for its claim: ";
 const AWAITING_READINESS: &str = "waiting for its readiness: ";
-const SERVING: &str = "serving: ";
+const SERVING: &str = "serving on probation: ";
 
 /// The whole story: the executable is damaged, two restarts fail and say why,
 /// the executable is repaired, the third restart works.

@@ -197,6 +197,29 @@ fn the_pid_file_names_the_generation_that_serves_and_goes_with_the_last_one() {
 }
 
 #[test]
+fn successors_that_are_killed_on_probation_leave_at_most_one_file() {
+    let launch = Launch::api(Config::new());
+    let path = launch.dir().join("api.pid");
+    let config = Config::new()
+        .pid_file(path.to_str().unwrap())
+        .probation_ms(20_000);
+    let service = launch.config(config).start();
+    for _ in 0..3 {
+        let place = service.log().here();
+        service.first().hup();
+        service.log().wait_for_after(place, "takes over");
+        service.first().only_child().kill();
+        service.log().wait_for_after(place, "restart undone");
+        assert_eq!(read_pid(&path), service.first().pid());
+    }
+    let left = fs::read_dir(service.dir())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().path() != path)
+        .count();
+    assert!(left <= 2, "the configuration, and what the last one left");
+}
+
+#[test]
 fn a_failed_restart_leaves_the_pid_file_alone() {
     let launch = Launch::api(Config::new());
     let path = launch.dir().join("api.pid");

@@ -155,6 +155,19 @@ fn what_comes_to_a_removed_address_in_the_probation_is_served_after_it() {
     service.log().wait_for_end();
 }
 
+/// Otherwise the clients of IPv6 would be left out, and nobody told.
+#[test]
+fn a_listener_for_ipv4_alone_is_not_taken_for_one_for_everybody() {
+    let service = Service::start(Config::on(&["0.0.0.0:0"]));
+    let address = service.address().to_string();
+    let port = address.rsplit(':').next().unwrap();
+    service.configure(&Config::on(&[&format!(":{port}")]));
+    service
+        .restart_in_vain()
+        .assert_says(&format!("could not bind `:{port}`"));
+    service.assert_undisturbed();
+}
+
 #[test]
 fn an_added_address_that_is_taken_is_named_and_the_predecessor_serves_on() {
     let service = Service::start(Config::new());

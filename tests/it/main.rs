@@ -12,6 +12,7 @@
     reason = "a test may panic, and shows what it saw when it does"
 )]
 
+mod abuse;
 mod clients;
 mod conformance;
 mod drain;
@@ -23,6 +24,7 @@ mod kit;
 mod limits;
 mod listeners;
 mod load;
+mod packets;
 mod restart;
 mod signals;
 mod tidy;

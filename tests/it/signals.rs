@@ -248,6 +248,53 @@ fn probation_term_and_int_to_either_process_stop_the_service() {
     }
 }
 
+/// `pkill -HUP`, or a terminal that hangs up, reaches all generations.
+#[test]
+fn probation_hup_to_both_processes_leads_to_one_more_restart() {
+    let service = Service::start(Config::new().probation_ms(2_000));
+    service.restart();
+    kill_process_group(service.group(), Signal::HUP).unwrap();
+    service.wait_generation(3);
+    assert_ends_after(&service, 3);
+}
+
+#[test]
+fn probation_second_term_to_the_predecessor_ends_both_at_once() {
+    for [first, second] in [STOPS, [STOPS[1], STOPS[0]]] {
+        let service = Service::start(Config::new().probation_ms(20_000));
+        let predecessor = service.current();
+        let mut old = with_request_in_flight(&service);
+        let successor = service.restart();
+        let mut new = with_request_in_flight(&service);
+        first(&predecessor);
+        service.log().wait_for("generation 2 is draining");
+        assert!(predecessor.is_alive() && successor.is_alive());
+        second(&predecessor);
+        old.wait_for_end();
+        new.wait_for_end();
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        service.log().wait_for_end();
+    }
+}
+
+/// Until the successor is published, the process ID that operators know is the
+/// predecessor's, so stopping that one means the service.
+#[test]
+fn publishing_term_and_int_to_the_predecessor_stop_the_service() {
+    for stop in STOPS {
+        let service = Service::start(Config::new().probation_ms(1_000));
+        let predecessor = service.current();
+        let successor = service.restart();
+        successor.freeze();
+        service.log().wait_for("has passed its probation");
+        stop(&predecessor);
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        successor.thaw();
+        service.log().wait_for("generation 2 exits");
+        service.log().wait_for_end();
+    }
+}
+
 /// The queue of a listener is open until the last copy of it is closed.
 #[test]
 fn probation_who_comes_while_the_successor_stops_is_served_by_the_predecessor() {

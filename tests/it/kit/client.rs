@@ -210,7 +210,8 @@ impl Client {
         self.answer_to("GET")
     }
 
-    fn answer_to(&mut self, method: &str) -> Result<Answer, Failure> {
+    /// Reads the next response, which answers a request of this method.
+    pub(crate) fn answer_to(&mut self, method: &str) -> Result<Answer, Failure> {
         let mut answer = self.answer_head()?;
         let bodiless = method == "HEAD" || answer.status == 204 || answer.status == 304;
         if !bodiless {

@@ -228,10 +228,18 @@ impl Process {
 
     /// The size of the address space, in bytes.
     pub(crate) fn address_space(&self) -> u64 {
+        1024 * self.kibibytes("VmSize:")
+    }
+
+    /// How much memory the process has that is really there.
+    pub(crate) fn memory_kib(&self) -> u64 {
+        self.kibibytes("VmRSS:")
+    }
+
+    fn kibibytes(&self, field: &str) -> u64 {
         let status = fs::read_to_string(self.path("status")).expect("the process lives");
-        let (_, size) = status.split_once("VmSize:").unwrap();
-        let kilobytes: u64 = size.split_whitespace().next().unwrap().parse().unwrap();
-        kilobytes * 1024
+        let (_, size) = status.split_once(field).unwrap();
+        size.split_whitespace().next().unwrap().parse().unwrap()
     }
 
     fn strings(&self, file: &str) -> Vec<Vec<u8>> {
