@@ -5,10 +5,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use super::client::head;
-use super::{Address, Answer, Client, Failure, PATIENCE};
+use super::{Address, Answer, Client, Failure, PATIENCE, SLICE};
 
 /// How the clients use their connections.
 #[derive(Clone, Copy, Debug)]
@@ -55,13 +54,16 @@ impl Load {
 
     /// Waits until the clients have finished so many requests more, well or not.
     pub(crate) fn wait_for_requests(&self, more: u64) {
-        let deadline = Instant::now() + PATIENCE;
+        let mut left = PATIENCE;
         let mut tally = self.shared.tally.lock().unwrap();
         let enough = tally.finished() + more;
         while tally.finished() < enough {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let (counted, slice) = self.shared.counted.wait_timeout(tally, SLICE).unwrap();
+            tally = counted;
+            if slice.timed_out() {
+                left = left.saturating_sub(SLICE);
+            }
             assert!(!left.is_zero(), "the clients get nowhere: {tally}");
-            tally = self.shared.counted.wait_timeout(tally, left).unwrap().0;
         }
     }
 

@@ -4,9 +4,8 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Instant;
 
-use super::PATIENCE;
+use super::{PATIENCE, SLICE};
 
 /// The lines that all generations of a service have written so far.
 ///
@@ -108,14 +107,17 @@ impl Log {
     }
 
     fn wait<T>(&self, find: impl Fn(&State) -> Option<T>) -> Option<T> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut left = PATIENCE;
         let mut state = self.state();
         loop {
             if let Some(found) = find(&state) {
                 return Some(found);
             }
-            let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.shared.changed.wait_timeout(state, left).unwrap().0;
+            let (changed, slice) = self.shared.changed.wait_timeout(state, SLICE).unwrap();
+            state = changed;
+            if slice.timed_out() {
+                left = left.checked_sub(SLICE)?;
+            }
         }
     }
 

@@ -43,7 +43,13 @@ pub(crate) use self::tether::Tether;
 ///
 /// Generous, because a machine that builds at the same time can be slow, and
 /// because a test that passes never waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The part of [`PATIENCE`] that is spent at a time.
+///
+/// A virtual machine can stand still as a whole, for longer than any deadline.
+/// Where a wait goes on in slices, that costs it one of them.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// Waits for the end of a story that is told in futures.
 pub(crate) fn within<T>(story: impl Future<Output = T>) -> T {

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
@@ -13,7 +13,7 @@ use rustix::process::{
     test_kill_process, waitid,
 };
 
-use super::PATIENCE;
+use super::{PATIENCE, SLICE};
 
 /// A process, held by a pidfd: its number may come to name another one, the
 /// pidfd never does.
@@ -98,13 +98,7 @@ impl Process {
     }
 
     pub(crate) fn is_alive(&self) -> bool {
-        !exits_within(
-            &self.pidfd,
-            Timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            },
-        )
+        !exits_within(&self.pidfd, Duration::ZERO)
     }
 
     /// Waits for the end of the process and says what kind it was.
@@ -113,15 +107,16 @@ impl Process {
     /// known for every process whose predecessor has exited. The process stays
     /// a zombie until its service is dropped.
     pub(crate) fn wait_exit(&self) -> End {
-        let patience = Timespec {
-            tv_sec: PATIENCE.as_secs() as i64,
-            tv_nsec: 0,
-        };
-        assert!(
-            exits_within(&self.pidfd, patience),
-            "process {} does not exit",
-            self.pid()
-        );
+        let mut left = PATIENCE;
+        while !exits_within(&self.pidfd, SLICE) {
+            left = left.saturating_sub(SLICE);
+            assert!(
+                !left.is_zero(),
+                "process {} does not exit: {}",
+                self.pid(),
+                self.state()
+            );
+        }
         let status = waitid(
             WaitId::PidFd(self.pidfd.as_fd()),
             WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
@@ -242,6 +237,21 @@ impl Process {
         size.split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// What each thread is at, for the report of a process that hangs.
+    fn state(&self) -> String {
+        let threads = fs::read_dir(self.path("task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let states = threads.map(|thread| {
+            let read = |file| fs::read_to_string(thread.path().join(file)).unwrap_or_default();
+            let status = read("status");
+            let state = status.lines().find(|line| line.starts_with("State:"));
+            format!("{} in {}", state.unwrap_or_default(), read("wchan"))
+        });
+        states.collect::<Vec<_>>().join(", ")
+    }
+
     fn strings(&self, file: &str) -> Vec<Vec<u8>> {
         let bytes = fs::read(self.path(file)).expect("the process lives");
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
@@ -253,7 +263,8 @@ impl Process {
     }
 }
 
-fn exits_within(pidfd: &OwnedFd, patience: Timespec) -> bool {
+fn exits_within(pidfd: &OwnedFd, patience: Duration) -> bool {
+    let patience = Timespec::try_from(patience).unwrap();
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
     loop {
         match poll(&mut fds, Some(&patience)) {
