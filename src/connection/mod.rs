@@ -38,8 +38,8 @@ mod wire;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
@@ -47,7 +47,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Async;
 use http_types::{Body, Method, Response, StatusCode};
-use smol::future::{self, FutureExt};
+use smol::future;
 
 use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
 use self::buffer::Buffer;
@@ -56,7 +56,10 @@ use self::response::{
     Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
-use self::wire::{Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send};
+use self::wire::{
+    READ_BYTES, Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send,
+    reset_on_close, wait_on_close,
+};
 use crate::limits::{Limits, due, earlier};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
@@ -67,6 +70,10 @@ pub(crate) use self::protocol::Protocol;
 /// How many requests of one client are answered, and how many sends are made
 /// for it, before other connections get their turn.
 const TURN: u32 = 32;
+
+/// How many bytes of responses to pipelined requests are gathered for one
+/// send.
+const GATHERED_BYTES: usize = 32 * 1024;
 
 /// Serves one connection until it is closed.
 ///
@@ -84,10 +91,10 @@ pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol:
         }
     };
     let mut ticket = ticket;
-    let mut patience = protocol.limits.head_timeout;
+    let mut stay = Stay::new(&protocol.limits);
     // The futures behind the boxes are large; idle connections have none.
     loop {
-        match idle(&socket, &ticket, &protocol.limits, patience).await {
+        match idle(&socket, &ticket, &protocol.limits, &mut stay).await {
             Idle::Readable => {}
             // The grace or the patience is over, but a request may have come in
             // the same moment.
@@ -96,12 +103,59 @@ pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol:
                 return Box::pin(close(socket, ticket, &protocol)).await;
             }
         }
-        (socket, ticket) = match Box::pin(Conversation::new(socket, ticket, &protocol).run()).await
-        {
+        let conversation = Conversation::new(socket, ticket, &protocol).run();
+        let answered;
+        (socket, ticket, answered) = match Box::pin(conversation).await {
             Some(idle) => idle,
             None => return,
         };
-        patience = protocol.limits.keep_alive_timeout;
+        if answered {
+            stay.renew(&protocol.limits);
+        }
+    }
+}
+
+/// Until when an idle connection is kept.
+struct Stay {
+    deadline: Option<Instant>,
+    /// Whether that is the end of the grace of a drain.
+    draining: bool,
+    /// Whether it has made a request.
+    served: bool,
+}
+
+impl Stay {
+    /// For a connection that has just been accepted.
+    fn new(limits: &Limits) -> Self {
+        Stay {
+            deadline: due(Instant::now(), limits.head_timeout),
+            draining: false,
+            served: false,
+        }
+    }
+
+    /// After a request has been answered. Nothing else renews it: empty lines
+    /// come before a request and are none.
+    fn renew(&mut self, limits: &Limits) {
+        *self = Stay {
+            deadline: due(Instant::now(), limits.keep_alive_timeout),
+            draining: false,
+            served: true,
+        };
+    }
+
+    /// Sets the deadline anew if a drain has begun or was taken back.
+    fn follow_drain(&mut self, ticket: &Ticket, limits: &Limits, socket: &Async<OwnedFd>) {
+        if self.draining == ticket.draining() {
+            return;
+        }
+        self.draining = ticket.draining();
+        let patience = match (self.draining, self.served) {
+            (true, _) => spread(limits.drain_grace, socket),
+            (false, true) => limits.keep_alive_timeout,
+            (false, false) => limits.head_timeout,
+        };
+        self.deadline = due(Instant::now(), patience);
     }
 }
 
@@ -112,7 +166,7 @@ enum Idle {
     Expired,
 }
 
-/// Waits for a request, for at most `patience`, or the grace during a drain.
+/// Waits for a request until the end of `stay`.
 ///
 /// Not an `async fn`: that would keep everything twice, and this is most of
 /// what an idle connection is made of.
@@ -120,18 +174,12 @@ fn idle<'a>(
     socket: &'a Async<OwnedFd>,
     ticket: &'a Ticket,
     limits: &'a Limits,
-    patience: Duration,
+    stay: &'a mut Stay,
 ) -> impl Future<Output = Idle> + 'a {
-    let set_deadline = move |now| {
-        ticket.set_deadline(match ticket.draining() {
-            true => due(now, spread(limits.drain_grace, socket)),
-            false => due(now, patience),
-        });
-    };
-    let now = Instant::now();
-    ticket.set_activity(Activity::Idle, now);
+    ticket.set_activity(Activity::Idle, Instant::now());
     ticket.set_request(None);
-    set_deadline(now);
+    stay.follow_drain(ticket, limits, socket);
+    ticket.set_deadline(stay.deadline);
     let mut awaited = false;
     future::poll_fn(move |cx| {
         // Why the reactor is not relied on after the first time: `poll_receive`.
@@ -142,7 +190,10 @@ fn idle<'a>(
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
-                Poll::Ready(Notice::Drain) => set_deadline(Instant::now()),
+                Poll::Ready(Notice::Drain) => {
+                    stay.follow_drain(ticket, limits, socket);
+                    ticket.set_deadline(stay.deadline);
+                }
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -164,7 +215,6 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
     if half_close(&socket).is_err() {
         return;
     }
-    let mut memory = protocol.take_memory();
     let mut supply = Supply::Dry;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
@@ -172,7 +222,8 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
             if poll_expired(&ticket, cx).is_ready() {
                 return Poll::Ready(());
             }
-            match poll_receive(&socket, &mut memory, &mut supply, cx) {
+            // On the stack: all connections may be closing at once.
+            match poll_receive(&socket, &mut [0; READ_BYTES], &mut supply, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
@@ -184,7 +235,6 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
         }
     })
     .await;
-    protocol.give_back(memory);
 }
 
 /// Waits for the deadline of a connection that is not idle; to that, a drain
@@ -208,6 +258,8 @@ struct Conversation<'p, H> {
     output: Buffer,
     /// How much has been done since others had their turn.
     turn: u32,
+    /// Whether there has been a request.
+    answered: bool,
 }
 
 /// Who has the wire.
@@ -219,9 +271,8 @@ enum Seat {
     Gone,
 }
 
-/// What the client wants.
-enum Next {
-    Request(Box<Head>),
+/// What a client wants that does not make a request.
+enum Otherwise {
     /// Nothing for now.
     Nothing,
     Refused(Refusal, Option<Method>),
@@ -252,12 +303,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
             // Whoever is slow to send a head takes up no memory for responses.
             output: Buffer::default(),
             turn: 0,
+            answered: false,
         }
     }
 
-    /// Answers what has arrived. Returns when the connection is idle again, or
-    /// with `None` when it is closed.
-    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket)> {
+    /// Answers what has arrived. Returns when the connection is idle again, and
+    /// whether there was a request; or with `None` when it is closed.
+    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
         match self.arrival().await {
             Ok(0) => return None,
             Ok(_) => {}
@@ -269,12 +321,19 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         loop {
             let after = match self.next().await {
-                Next::Request(head) => self.exchange(*head).await,
-                Next::Refused(refusal, method) => self.refuse(refusal, method).await,
-                Next::Nothing => return self.rest(),
-                Next::Gone => After::Gone,
+                Ok(head) => {
+                    self.answered = true;
+                    self.exchange(head).await
+                }
+                Err(Otherwise::Refused(refusal, method)) => self.refuse(refusal, method).await,
+                Err(Otherwise::Nothing) => return self.rest(),
+                Err(Otherwise::Gone) => After::Gone,
             };
             match after {
+                // A few bytes of pipelined requests can ask for megabytes.
+                After::Next if self.output.len() >= GATHERED_BYTES => {
+                    self.flush().await.ok()?;
+                }
                 After::Next => {}
                 After::Gone => return None,
                 After::Close => {
@@ -304,13 +363,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Gives up the buffers, which are empty.
-    fn rest(self) -> Option<(Async<OwnedFd>, Ticket)> {
+    fn rest(self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
         let Seat::Here(wire) = self.seat else {
             return None;
         };
         self.protocol.give_back(wire.input.into_memory());
         self.protocol.give_back(self.output.into_memory());
-        Some((wire.socket, self.ticket))
+        Some((wire.socket, self.ticket, self.answered))
     }
 
     /// Reads what woke the idle connection; the reactor may wake it without a
@@ -327,13 +386,13 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Reads the next request head.
-    async fn next(&mut self) -> Next {
+    async fn next(&mut self) -> Result<Box<Head>, Otherwise> {
         let limits = &self.protocol.limits;
         let mut scan = Scan::default();
         let mut begun = false;
         loop {
             let Seat::Here(wire) = &mut self.seat else {
-                return Next::Gone;
+                return Err(Otherwise::Gone);
             };
             if !scan.has_begun() {
                 // RFC 9112 section 2.2: empty lines before a request are
@@ -349,31 +408,31 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
-                            Ok(head) => Next::Request(Box::new(head)),
-                            Err(refusal) => Next::Refused(refusal, scan.method()),
+                            Ok(head) => Ok(Box::new(head)),
+                            Err(refusal) => Err(Otherwise::Refused(refusal, scan.method())),
                         };
                     }
                     Ok(None) => {}
-                    Err(refusal) => return Next::Refused(refusal, scan.method()),
+                    Err(refusal) => return Err(Otherwise::Refused(refusal, scan.method())),
                 }
             }
             if bytes.is_empty() {
                 return match self.flush().await {
-                    Ok(()) => Next::Nothing,
-                    Err(Gone) => Next::Gone,
+                    Ok(()) => Err(Otherwise::Nothing),
+                    Err(Gone) => Err(Otherwise::Gone),
                 };
             }
             if !begun {
                 begun = true;
                 if self.flush().await.is_err() {
-                    return Next::Gone;
+                    return Err(Otherwise::Gone);
                 }
                 let now = Instant::now();
                 self.ticket.set_activity(Activity::Head, now);
                 self.ticket.set_deadline(due(now, limits.head_timeout));
             }
             let Seat::Here(wire) = &mut self.seat else {
-                return Next::Gone;
+                return Err(Otherwise::Gone);
             };
             let ticket = &self.ticket;
             let received = future::poll_fn(|cx| match wire.poll_fill(cx) {
@@ -392,30 +451,96 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 ),
                 Some(Err(error)) => {
                     log::debug!("the connection of {} failed: {error}", ticket.peer());
-                    return Next::Gone;
+                    return Err(Otherwise::Gone);
                 }
             };
-            return Next::Refused(refusal, scan.method());
+            return Err(Otherwise::Refused(refusal, scan.method()));
         }
     }
 
     /// Answers one request.
-    async fn exchange(&mut self, head: Head) -> After {
+    ///
+    /// What is large is in functions that are not `async`, because it would
+    /// stay in this future to the end, and this future is made anew for each
+    /// request that finds its connection idle.
+    async fn exchange(&mut self, head: Box<Head>) -> After {
+        let asked = Asked {
+            method: head.request.method(),
+            target: Arc::clone(&head.target),
+            version: head.version,
+            offers_upgrade: head.offers_upgrade,
+            persistent: head.persistent,
+        };
+        let outcome = {
+            let handling = pin!(self.call(head));
+            self.handle(handling).await
+        };
+        let Some(Settled {
+            mut reply,
+            beginning,
+            upgrade,
+        }) = self.settle(outcome, &asked)
+        else {
+            return After::Gone;
+        };
+        let persistent = reply.persistent;
+        let to_the_end = reply.is_to_the_end();
+        if to_the_end {
+            // The end of the connection is the end of the body; if it comes
+            // early, whatever the cause, it must not look like that.
+            with_socket(&self.seat, reset_on_close);
+        }
+        let sent = self.transmit(&mut reply, beginning).await;
+        // The reply may hold the body of the request.
+        drop(reply);
+        match sent {
+            Ok(()) => {}
+            Err(Untransmitted::Unencodable(error)) => {
+                self.report(&asked, &error);
+                self.take_back();
+                if to_the_end {
+                    return After::Gone;
+                }
+                return After::Close;
+            }
+            Err(Untransmitted::Gone) => return After::Gone,
+        }
+        if to_the_end {
+            if self.flush().await.is_err() {
+                return After::Gone;
+            }
+            with_socket(&self.seat, wait_on_close);
+        }
+        if let Some(sender) = upgrade {
+            self.take_back();
+            return match self.flush().await {
+                Ok(()) => After::Upgraded(sender),
+                Err(Gone) => After::Gone,
+            };
+        }
+        match self.finish_body(persistent).await {
+            Ok(true) if persistent => After::Next,
+            Ok(_) => After::Close,
+            Err(Gone) => After::Gone,
+        }
+    }
+
+    /// Calls the handler; `None`: it panicked before it had a future.
+    fn call(
+        &mut self,
+        head: Box<Head>,
+    ) -> Option<impl Future<Output = http_types::Result<Response>> + use<'p, H>> {
         let Head {
             mut request,
             target,
             raw,
-            version,
             framing,
             expects_continue,
-            persistent,
-            offers_upgrade,
-        } = head;
-        let method = request.method();
-        let peer = self.ticket.peer();
+            ..
+        } = *head;
         self.ticket.set_activity(Activity::Busy, Instant::now());
-        self.ticket.set_request(Some((method, Arc::clone(&target))));
-
+        self.ticket
+            .set_request(Some((request.method(), Arc::clone(&target))));
         if let Some(body) = self.lend(framing, expects_continue) {
             let typed = request.header(&http_types::headers::CONTENT_TYPE).is_some();
             request.set_body(body);
@@ -423,23 +548,31 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 request.remove_header(&http_types::headers::CONTENT_TYPE);
             }
         }
-        let status = self.protocol.status.clone();
-        let request = Request::new(request, Arc::clone(&target), raw, peer, status);
-        let outcome = self.handle(request).await;
+        let protocol = self.protocol;
+        let status = protocol.status.clone();
+        let request = Request::new(request, target, raw, self.ticket.peer(), status);
+        catch_unwind(AssertUnwindSafe(|| protocol.handler.call(request))).ok()
+    }
+
+    /// Makes of what the handler did a response that can be sent, and begins
+    /// it; `None`: there is no such response.
+    fn settle(&mut self, outcome: Result<Response, Unanswered>, asked: &Asked) -> Option<Settled> {
+        let Asked { method, target, .. } = asked;
+        let peer = self.ticket.peer();
         let mut response = match (outcome, self.body_failure()) {
-            (Outcome::Response(mut response), Some(failure))
+            (Ok(mut response), Some(failure))
                 if response.status() == StatusCode::UnprocessableEntity =>
             {
                 // http-types gives this status to the error of any body that
                 // cannot be read, and some applications turn errors into
                 // responses themselves.
                 response.set_status(failure.refusal().status);
-                *response
+                response
             }
-            (Outcome::Response(response), _) => *response,
+            (Ok(response), _) => response,
             // Whatever the handler made of it, the client is at fault.
-            (Outcome::Error(_), Some(failure)) => failure.refusal().into(),
-            (Outcome::Error(error), None) => {
+            (Err(Unanswered::Error(_)), Some(failure)) => failure.refusal().into(),
+            (Err(Unanswered::Error(error)), None) => {
                 let status = match error.status() {
                     status if status.is_client_error() || status.is_server_error() => status,
                     _ => StatusCode::InternalServerError,
@@ -450,11 +583,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 plain(status, status.canonical_reason())
             }
-            (Outcome::Panic, _) => {
+            (Err(Unanswered::Panic), _) => {
                 log::error!("the handler panicked at {method} {target} of {peer}");
                 internal_error()
             }
-            (Outcome::Overdue, _) => {
+            (Err(Unanswered::Overdue), _) => {
                 log::warn!("the handler took too long for {method} {target} of {peer}");
                 plain(
                     StatusCode::ServiceUnavailable,
@@ -464,10 +597,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
 
         let mut exchange = Exchange {
-            method,
-            version,
-            offers_upgrade,
-            persistent: persistent && self.body_allows_another() && !self.ticket.draining(),
+            method: *method,
+            version: asked.version,
+            offers_upgrade: asked.offers_upgrade,
+            persistent: asked.persistent && self.body_allows_another() && !self.ticket.draining(),
         };
         if is_false_tunnel(&response, &exchange) {
             // Applications that answer any method alike mean no tunnel.
@@ -482,8 +615,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             };
             if complete {
                 // It panics if the handler has taken the sending half itself.
-                upgrade =
-                    std::panic::catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
+                upgrade = catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
             }
             if upgrade.is_none() {
                 log::error!(
@@ -496,45 +628,28 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         let beginning = self.output.len();
         let reply = match self.reply(response, &exchange) {
-            Ok(reply) => Some(reply),
+            Ok(reply) => reply,
             Err(reason) => {
                 log::error!("the response to {method} {target} cannot be sent: {reason}");
                 upgrade = None;
-                self.reply(internal_error(), &exchange).ok()
+                self.reply(internal_error(), &exchange).ok()?
             }
         };
-        let Some(mut reply) = reply else {
-            return After::Gone;
-        };
-        let sent = self.transmit(&mut reply, beginning).await;
-        let persistent = reply.persistent;
-        // The reply may hold the body of the request.
-        drop(reply);
-        match sent {
-            Ok(()) => {}
-            Err(Untransmitted::Unencodable(error)) => {
-                // A response made of the request body fails with it, and that
-                // is the client's doing.
-                match self.body_failure() {
-                    None => log::error!("the response to {method} {target} is cut short: {error}"),
-                    Some(_) => log::debug!("{peer} gave up {method} {target}: {error}"),
-                }
-                self.take_back();
-                return After::Close;
-            }
-            Err(Untransmitted::Gone) => return After::Gone,
-        }
-        if let Some(sender) = upgrade {
-            self.take_back();
-            return match self.flush().await {
-                Ok(()) => After::Upgraded(sender),
-                Err(Gone) => After::Gone,
-            };
-        }
-        match self.finish_body(persistent).await {
-            Ok(true) if persistent => After::Next,
-            Ok(_) => After::Close,
-            Err(Gone) => After::Gone,
+        Some(Settled {
+            reply,
+            beginning,
+            upgrade,
+        })
+    }
+
+    /// Says why a response was not sent to its end.
+    fn report(&self, asked: &Asked, error: &io::Error) {
+        let Asked { method, target, .. } = asked;
+        // A response made of the request body fails with it, and that is the
+        // client's doing.
+        match self.body_failure() {
+            None => log::error!("the response to {method} {target} is cut short: {error}"),
+            Some(_) => log::debug!("{} gave up {method} {target}: {error}", self.ticket.peer()),
         }
     }
 
@@ -631,7 +746,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Runs the handler, while looking after deadlines and after what the
     /// client is owed in the meantime.
-    async fn handle(&mut self, request: Request) -> Outcome {
+    async fn handle<F>(&mut self, mut handling: Pin<&mut Option<F>>) -> Result<Response, Unanswered>
+    where
+        F: Future<Output = http_types::Result<Response>>,
+    {
         let Conversation {
             protocol,
             ticket,
@@ -645,21 +763,22 @@ impl<'p, H: Handler> Conversation<'p, H> {
             .and_then(|timeout| due(Instant::now(), timeout));
         ticket.set_deadline(timeout);
         let mut deadline = timeout;
-        // The handler itself may panic, not only its future.
-        let handling = async { protocol.handler.call(request).await };
-        let mut handling = pin!(AssertUnwindSafe(handling).catch_unwind());
         let mut failed = false;
         future::poll_fn(|cx| {
             loop {
                 if let Seat::Lent(loan) = &*seat {
                     lock(loan).watch(cx.waker());
                 }
-                if let Poll::Ready(outcome) = handling.as_mut().poll(cx) {
-                    return Poll::Ready(match outcome {
-                        Ok(Ok(response)) => Outcome::Response(Box::new(response)),
-                        Ok(Err(error)) => Outcome::Error(error),
-                        Err(_) => Outcome::Panic,
-                    });
+                let Some(handler) = handling.as_mut().as_pin_mut() else {
+                    return Poll::Ready(Err(Unanswered::Panic));
+                };
+                match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
+                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(response)),
+                    Ok(Poll::Ready(Err(error))) => {
+                        return Poll::Ready(Err(Unanswered::Error(error)));
+                    }
+                    Ok(Poll::Pending) => {}
+                    Err(_) => return Poll::Ready(Err(Unanswered::Panic)),
                 }
                 let mut stalled = None;
                 if let Seat::Lent(loan) = &*seat {
@@ -690,7 +809,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 let now = Instant::now();
                 if timeout.is_some_and(|timeout| timeout <= now) {
-                    return Poll::Ready(Outcome::Overdue);
+                    return Poll::Ready(Err(Unanswered::Overdue));
                 }
                 if let Seat::Lent(loan) = &*seat
                     && stalled.is_some_and(|stalled| stalled <= now)
@@ -721,6 +840,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             seat,
             output,
             turn,
+            ..
         } = self;
         let limits = &protocol.limits;
         // As long as nothing has been sent.
@@ -876,12 +996,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
         let limits = &self.protocol.limits;
         self.ticket
             .set_deadline(due(Instant::now(), limits.linger_timeout));
-        let mut memory = self.protocol.take_memory();
         let mut left = limits.max_unread_body_bytes;
         let ticket = &self.ticket;
         let drained = future::poll_fn(|cx| {
             loop {
-                match lock(&rest).poll_read(cx, &mut memory) {
+                match lock(&rest).poll_read(cx, &mut [0; READ_BYTES]) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(true),
                     Poll::Ready(Ok(count)) if count as u64 <= left => left -= count as u64,
                     Poll::Ready(_) => return Poll::Ready(false),
@@ -890,7 +1009,6 @@ impl<'p, H: Handler> Conversation<'p, H> {
             }
         })
         .await;
-        self.protocol.give_back(memory);
         self.take_back();
         Ok(drained)
     }
@@ -918,9 +1036,25 @@ impl<'p, H: Handler> Conversation<'p, H> {
 /// RFC 9110 section 15.2.1.
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// How a handler came to an end.
-enum Outcome {
-    Response(Box<Response>),
+/// What is remembered of a request while it is answered.
+struct Asked {
+    method: Method,
+    target: Arc<str>,
+    version: head::Protocol,
+    offers_upgrade: bool,
+    persistent: bool,
+}
+
+/// A response that has been begun.
+struct Settled {
+    reply: Reply,
+    /// Where it begins in the output buffer.
+    beginning: usize,
+    upgrade: Option<http_types::upgrade::Sender>,
+}
+
+/// How a handler came to an end without a response.
+enum Unanswered {
     Error(http_types::Error),
     Panic,
     Overdue,

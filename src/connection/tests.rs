@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Handler, Protocol, serve};
+use super::{Conversation, Handler, Protocol, serve};
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
@@ -46,6 +46,14 @@ impl<H: Handler> World<H> {
         let (ours, theirs) = UnixStream::pair().unwrap();
         self.accept(ours.into());
         Client(smol::Async::new(theirs).unwrap())
+    }
+
+    /// Unlike other connections it knows resets.
+    fn connect_by_tcp(&self) -> smol::Async<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        self.accept(listener.accept().unwrap().0.into());
+        smol::Async::new(theirs).unwrap()
     }
 
     /// A connection on which each of the server's sends is one read here.
@@ -859,6 +867,101 @@ fn an_upgraded_connection_speaks_on_and_stays_on_the_roster() {
 }
 
 #[test]
+fn empty_lines_do_not_keep_a_connection() {
+    let tiny = Duration::from_millis(50);
+    let limits = || Limits::default().linger_timeout(tiny);
+    let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (limits, first, draining) in [
+        (limits().keep_alive_timeout(tiny), get, false),
+        (limits().head_timeout(tiny), "\r\n", false),
+        (limits().drain_grace(tiny), get, true),
+    ] {
+        let world = World::new(limits, api);
+        world.run(async {
+            let mut client = world.connect();
+            client.send(first).await;
+            if draining {
+                client.until("GET /x").await;
+                world.roster.start_drain();
+            }
+            while world.roster.len() > 0 {
+                // It fails once the server has closed.
+                let _ = client.0.write_all(b"\r\n").await;
+                smol::Timer::after(Duration::from_millis(5)).await;
+            }
+        });
+    }
+}
+
+/// The end of the connection is the end of the body, for HTTP/1.0.
+#[test]
+fn a_stream_to_the_end_that_breaks_off_does_not_look_complete() {
+    let limits = Limits::default()
+        .write_timeout(Duration::from_millis(50))
+        .linger_timeout(Duration::from_secs(3600));
+    let world = World::new(limits, |request: Request| async move {
+        let mut response = Response::new(200);
+        let body = match request.url().path() {
+            "/whole" => Body::from_reader(Cursor::new("all of it"), None),
+            path => Body::from_reader(
+                BufReader::new(Source {
+                    produced: Arc::default(),
+                    limit: match path {
+                        "/panic" => 10_000,
+                        _ => usize::MAX,
+                    },
+                }),
+                None,
+            ),
+        };
+        response.set_body(body);
+        Ok(response)
+    });
+    world.run(async {
+        for (path, delay) in [
+            ("/whole", Duration::ZERO),
+            ("/panic", Duration::ZERO),
+            ("/endless", Duration::from_millis(500)),
+        ] {
+            let mut client = world.connect_by_tcp();
+            let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+            // Whoever does not read is given up.
+            smol::Timer::after(delay).await;
+            let mut bytes = Vec::new();
+            let end = client.read_to_end(&mut bytes).await;
+            if path == "/whole" {
+                end.unwrap();
+                assert!(bytes.ends_with(b"all of it"));
+            } else {
+                let error = end.unwrap_err();
+                assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{path}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_few_bytes_do_not_make_the_server_gather_megabytes() {
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let limits = Limits::default().write_timeout(Duration::from_millis(50));
+    let world = World::new(limits, move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        async { Ok(Response::from("x".repeat(64 * 1024))) }
+    });
+    world.run(async {
+        let mut client = world.connect();
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        client.send(get.repeat(200)).await;
+        world.roster.below(1).await;
+    });
+    // What fits a socket, and a little more.
+    let handled = handled.load(Ordering::Relaxed);
+    assert!(handled < 20, "{handled}");
+}
+
+#[test]
 fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
     let world = World::new(Limits::default(), api);
     world.run(async {
@@ -896,17 +999,29 @@ fn the_future_of_an_idle_connection_is_small() {
         Rc::clone(&world.protocol),
     );
     assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
+    // One that is larger does not come out of the allocator's fast lists.
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let ours = smol::Async::new(ours.into()).unwrap();
+    let ticket = world.roster.admit(Peer::Unix);
+    let handler = Protocol::new(
+        |_| async { Ok(Response::new(200)) },
+        Limits::default(),
+        Status::new(1),
+    );
+    let conversation = Conversation::new(ours, ticket, &handler).run();
+    let size = size_of_val(&conversation);
+    assert!(size <= 1000, "{size}");
 }
 
 #[test]
 fn a_body_can_be_read_by_another_thread() {
-    let limits = Limits::default().body_timeout(Duration::from_millis(10));
-    let world = World::new(limits, |mut request: Request| async move {
+    let handler = |mut request: Request| async move {
         let body = request.take_body();
         let read = std::thread::spawn(|| smol::block_on(body.into_string()));
         let text = smol::unblock(|| read.join().unwrap()).await?;
         Ok(Response::from(text))
-    });
+    };
+    let world = World::new(Limits::default(), handler);
     let expecting =
         "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
     world.run(async {
@@ -915,6 +1030,11 @@ fn a_body_can_be_read_by_another_thread() {
         client.until("100 Continue\r\n\r\n").await;
         client.send("hello").await;
         client.until("hello").await;
+    });
+    let limits = Limits::default().body_timeout(Duration::from_millis(10));
+    let world = World::new(limits, handler);
+    world.run(async {
+        let mut client = world.connect();
         client.send(expecting).await;
         let answer = client.rest().await;
         assert_eq!(statuses(&answer), [100, 408], "{answer}");
@@ -934,6 +1054,33 @@ fn a_panic_ends_neither_the_connection_nor_the_server() {
     let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let answer = answer_of(Limits::default(), panics, get.repeat(2));
     assert_eq!(statuses(&answer), [500, 500], "{answer}");
+}
+
+#[test]
+fn a_panic_while_a_handler_is_dropped_ends_its_connection_only() {
+    struct Explosive;
+    impl Drop for Explosive {
+        fn drop(&mut self) {
+            panic!("as asked");
+        }
+    }
+    let limits = Limits::default().handler_timeout(Duration::from_millis(10));
+    let world = World::new(limits, |request: Request| async move {
+        if request.url().path() == "/late" {
+            let _explosive = Explosive;
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::from("fine"))
+    });
+    world.run(async {
+        let mut client = world.connect();
+        client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.rest().await;
+        world.roster.below(1).await;
+        let mut client = world.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.until("fine").await;
+    });
 }
 
 /// Whatever comes in whatever pieces: no panic, no hang, and never more final

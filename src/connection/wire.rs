@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use async_io::Async;
 use rustix::io::Errno;
@@ -151,6 +152,23 @@ pub(super) fn poll_send(
 /// Tells the peer that nothing more will come.
 pub(super) fn half_close(socket: &Async<OwnedFd>) -> io::Result<()> {
     Ok(net::shutdown(socket.get_ref(), net::Shutdown::Write)?)
+}
+
+/// Makes the connection end in a reset if it is closed now, by whatever: also
+/// the end of the process. UNIX sockets do not know resets.
+pub(super) fn reset_on_close(socket: &Async<OwnedFd>) {
+    set_linger(socket, Some(Duration::ZERO));
+}
+
+/// Takes [`reset_on_close`] back.
+pub(super) fn wait_on_close(socket: &Async<OwnedFd>) {
+    set_linger(socket, None);
+}
+
+fn set_linger(socket: &Async<OwnedFd>, linger: Option<Duration>) {
+    if let Err(error) = net::sockopt::set_socket_linger(socket.get_ref(), linger) {
+        log::debug!("could not set SO_LINGER: {error}");
+    }
 }
 
 #[cfg(test)]

@@ -356,7 +356,9 @@ fn a_pid_file_that_cannot_be_written() {
 #[test]
 fn failures_of_different_kinds_one_after_another() {
     let service = Launch::api(Config::new()).own_binary().start();
-    let descriptors = service.settled_descriptors();
+    let client = service.settle();
+    let descriptors = service.current().kinds_of_descriptors();
+    drop(client);
     let fakes = [
         Fake::ExitsAtOnce,
         Fake::ClaimsAndIsKilled,
@@ -367,11 +369,8 @@ fn failures_of_different_kinds_one_after_another() {
         service.restart_in_vain();
     }
     service.assert_undisturbed();
-    assert_eq!(
-        service.settled_descriptors(),
-        descriptors,
-        "descriptors after 30 failures"
-    );
+    let _client = service.settle();
+    assert_eq!(service.current().kinds_of_descriptors(), descriptors);
     service.binary().restore();
     service.restart();
 }

@@ -177,6 +177,22 @@ impl Process {
             .collect()
     }
 
+    /// How many descriptors there are of each kind.
+    pub(crate) fn kinds_of_descriptors(&self) -> BTreeMap<String, usize> {
+        let mut kinds = BTreeMap::new();
+        for kind in self.descriptors().into_values() {
+            *kinds.entry(kind).or_default() += 1;
+        }
+        kinds
+    }
+
+    /// The highest number that a socket has.
+    pub(crate) fn highest_socket(&self) -> u32 {
+        let descriptors = self.descriptors();
+        let mut sockets = descriptors.iter().filter(|(_, kind)| *kind == "socket");
+        *sockets.next_back().expect("a service has sockets").0
+    }
+
     /// Where one descriptor leads, with the number of the inode.
     pub(crate) fn descriptor(&self, number: u32) -> PathBuf {
         fs::read_link(self.path(&format!("fd/{number}"))).expect("the descriptor is open")

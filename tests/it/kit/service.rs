@@ -1,7 +1,6 @@
 //! A service: all generations of one program, from its start to its last end.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
@@ -437,16 +436,16 @@ impl Service {
         seen.len()
     }
 
-    /// The descriptors of the process that serves, one idle connection of ours
-    /// included, when nothing else is going on.
-    pub(crate) fn settled_descriptors(&self) -> BTreeMap<u32, String> {
+    /// A connection to the process that serves, when everything that happened
+    /// to that process before is done with.
+    pub(crate) fn settle(&self) -> Client {
         let mut client = self.connect();
         // What happened before a question is known to the process when it has
         // read it, and done with when it reads the next one.
         for _ in 0..3 {
             client.get("/").unwrap();
         }
-        self.current().descriptors()
+        client
     }
 
     /// Lets the service, and all generations to come, open so many descriptors.
