@@ -241,8 +241,13 @@ impl Successor {
                 }
             }
         }
-        // What it has said comes before the news of its end, for it may have
-        // said why.
+        // Its end is looked for before its words are, and told after them: it
+        // may have said why, or that it ends on purpose, and have done so
+        // between two looks. The status is kept by the child for the next call.
+        let exited = match &mut self.process {
+            Process::Running(running) => running.poll_exit(cx),
+            Process::Starting(_) | Process::Gone => Poll::Pending,
+        };
         if let Some(channel) = &self.channel
             && let Poll::Ready(received) = channel.poll_receive(cx)
         {
@@ -264,9 +269,7 @@ impl Successor {
                 Err(Silence::Nonsense(what)) => return lost(Loss::Nonsense(what)),
             }
         }
-        if let Process::Running(running) = &mut self.process
-            && let Poll::Ready(exited) = running.poll_exit(cx)
-        {
+        if let Poll::Ready(exited) = exited {
             return match exited {
                 Ok(status) => {
                     self.process = Process::Gone;
