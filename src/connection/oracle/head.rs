@@ -21,6 +21,7 @@ struct Meaning {
     method: Method,
     target: Arc<str>,
     scheme: String,
+    authority: String,
     path: String,
     query: Option<String>,
     is_http11: bool,
@@ -88,6 +89,7 @@ fn read(
                 length,
                 method: head.request.method(),
                 scheme: url.scheme().to_owned(),
+                authority: url.authority().to_owned(),
                 path: url.path().to_owned(),
                 query: url.query().map(ToOwned::to_owned),
                 host: host.map(|values| values.last().as_str().to_owned()),
@@ -215,19 +217,25 @@ fn check_host(head: &[u8], meaning: &Meaning, locations: &Locations) {
         .copied()
         .collect();
     let limits = Limits::default();
+    let unheard_of = read(&changed, usize::MAX, &limits, &Locations::default());
     let other = read(&changed, usize::MAX, &limits, locations)
         .expect("another Host is taken, too")
         .expect("the head is whole");
+    assert_eq!(Some(&other), unheard_of.unwrap().as_ref());
     let is_absolute = !meaning.target.starts_with('/') && meaning.target.contains("://");
     let is_own = is_absolute || meaning.method == Method::Connect;
     if is_own {
         assert_eq!(other.host, meaning.host, "the target names the authority");
+        assert_eq!(other.authority, meaning.authority);
+    } else if meaning.host.is_some() {
+        assert_eq!(other.authority, "other");
     }
     let meaning = Meaning {
         length: changed.len(),
         host: other.host.clone(),
         target: Arc::clone(&meaning.target),
         scheme: meaning.scheme.clone(),
+        authority: other.authority.clone(),
         path: meaning.path.clone(),
         query: meaning.query.clone(),
         ..*meaning
