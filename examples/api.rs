@@ -35,6 +35,9 @@
 //! | `ready_timeout_ms` | how long a successor may take to become ready | the library's |
 //! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |
 //! | `probation_ms` | how long a successor is watched before this process goes; 0: not at all | the library's |
+//! | `hand_over` | whether open connections move to the successor | the library's |
+//! | `state_kb` | how much state to leave to the successor, besides what `GET /count` counts | 0 |
+//! | `max_state_kb` | how much of it there may be | the library's |
 //! | `pid_file` | where to write the pid | none |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
@@ -44,16 +47,26 @@
 //!
 //! # Faults
 //!
-//! They exist to try failed restarts. `exit`, `hang` and `panic-after-ready`
-//! befall successors only: a first process that finds one of them in its file
-//! says so and serves, so that a file with a fault can be there from the
-//! beginning and every restart fails. `bad-config` fails in any process, the
-//! first included, just as a file with a mistake does.
+//! They exist to try failed restarts. All but `bad-config` befall successors
+//! only: a first process that finds one of them in its file says so and serves,
+//! so that a file with a fault can be there from the beginning and every
+//! restart fails. `bad-config` fails in any process, the first included, just
+//! as a file with a mistake does.
 //!
 //! - `exit`: exits with status 3 at the start, without a word.
 //! - `hang`: never becomes ready.
 //! - `bad-config`: takes the configuration for malformed.
+//! - `bad-state`: does not accept the state of its predecessor.
 //! - `panic-after-ready`: panics as soon as it serves.
+//! - `hang-after-ready`: stops itself (`SIGSTOP`) as soon as it serves.
+//! - `kill-after-ready`: kills itself 50 ms after it took over.
+//!
+//! A `[kill]` table makes a process be killed in the middle of a restart:
+//! `generation = N` names the process that watches its own log, `at = "…"` the
+//! record at which it acts, in part (a message of the handoff: ``sending
+//! `serve` ``, ``sent `serve` ``, ``received `ready` ``; or an effect of the
+//! lifecycle: `performing Spawn`, `performed Spawn`), and `whom = "self"` or
+//! `"other"` whether it kills itself or the process that the record names.
 //!
 //! # Routes
 //!
@@ -61,6 +74,7 @@
 //! |---|---|
 //! | `GET /` | the greeting |
 //! | `GET /pid` | the pid |
+//! | `GET /count` | how often it has been asked for, over all generations |
 //! | `POST /echo` | the body of the request |
 //! | `GET /slow?ms=N` | after N milliseconds |
 //! | `GET /stream?n=K` | K lines, of a length that is not known before |
@@ -74,6 +88,7 @@
 //! names in `x-pid` and `x-generation` the process that gave it, except for
 //! those to `/error` and `/panic`, which are the library's.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -81,6 +96,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{env, fs, process, thread};
@@ -93,6 +109,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use heirloom::http_types::{self, Method};
 use heirloom::{Body, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode};
 use log::{error, info, warn};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 use smol::LocalExecutor;
 use smol::future::FutureExt as _;
@@ -122,10 +139,17 @@ fn main() -> ExitCode {
         Fault::Hang if !is_first => loop {
             thread::park();
         },
-        Fault::Exit | Fault::Hang | Fault::PanicAfterReady if is_first => {
+        Fault::None | Fault::BadConfig => {}
+        _ if is_first => {
             warn!("the fault of the configuration is meant for successors: serving");
         }
-        Fault::None | Fault::Exit | Fault::Hang | Fault::BadConfig | Fault::PanicAfterReady => {}
+        _ => {}
+    }
+    if let Some(kill) = config.kill.clone()
+        && kill.generation == generation.number()
+        && KILL.set(kill).is_ok()
+    {
+        log::set_max_level(log::LevelFilter::Trace);
     }
     thread::sleep(Duration::from_millis(config.init_ms));
     // Written to, not only allocated: memory that was never touched is not there.
@@ -143,19 +167,47 @@ fn give_up(reason: &dyn Display) -> ExitCode {
 
 fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     let number = generation.number();
-    let panics = config.fault == Fault::PanicAfterReady && number > 1;
+    let fault = if number > 1 {
+        config.fault
+    } else {
+        Fault::None
+    };
     let limits = config.limits();
     let service = Rc::new(Service {
         greeting: config.greeting,
+        count: Cell::new(0),
         // WebSockets outlive the handlers that accept them.
         tasks: LocalExecutor::new(),
     });
     let answering = Rc::clone(&service);
+    let offering = Rc::clone(&service);
+    let accepting = Rc::clone(&service);
+    let padding = config.state_kb << 10;
     let mut server = Server::new(move |request| answer(request, Rc::clone(&answering)))
         .generation(generation)
         .limits(limits)
+        .offer_state(move || {
+            let mut state = offering.count.get().to_be_bytes().to_vec();
+            state.resize(state.len() + padding, b'x');
+            Ok(state)
+        })
+        .accept_state(move |state| {
+            if fault == Fault::BadState {
+                return Err("the configuration asks for bad state".into());
+            }
+            let Some((count, padding)) = state.split_first_chunk() else {
+                return Err("it is too short".into());
+            };
+            accepting.count.set(u64::from_be_bytes(*count));
+            info!("taken over: a count, and {} bytes more", padding.len());
+            Ok(())
+        })
         .on_transition(move |transition| {
             let phase = transition.phase();
+            if let Some(handover) = transition.handover() {
+                info!("generation {number} has handed over: {handover}");
+                return;
+            }
             if phase != Phase::Serving {
                 info!("generation {number} is {phase}");
                 return;
@@ -166,7 +218,7 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
                 .map(ToString::to_string)
                 .collect();
             info!("generation {number} is {phase} on {}", addresses.join(", "));
-            assert!(!panics, "the configuration asks for a panic");
+            go_wrong(fault);
         });
     for address in &config.listen {
         server = server.listen(address);
@@ -180,15 +232,46 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     if let Some(probation) = config.probation_ms {
         server = server.probation(Duration::from_millis(probation));
     }
+    if let Some(hand_over) = config.hand_over {
+        server = server.hand_over(hand_over);
+    }
+    if let Some(most) = config.max_state_kb {
+        server = server.max_state_bytes(most << 10);
+    }
     if let Some(path) = config.pid_file {
         server = server.pid_file(path);
     }
     smol::block_on(service.tasks.run(server.serve()))
 }
 
+/// What befalls a process that serves.
+fn go_wrong(fault: Fault) {
+    match fault {
+        Fault::PanicAfterReady => panic!("the configuration asks for a panic"),
+        Fault::HangAfterReady => signal_to(process::id(), Signal::STOP),
+        Fault::KillAfterReady => {
+            thread::spawn(|| {
+                thread::sleep(Duration::from_millis(50));
+                signal_to(process::id(), Signal::KILL);
+            });
+        }
+        Fault::None | Fault::Exit | Fault::Hang | Fault::BadConfig | Fault::BadState => {}
+    }
+}
+
+fn signal_to(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may be gone already.
+        let _ = kill_process(pid, signal);
+    }
+}
+
 /// What the handler has at hand.
 struct Service {
     greeting: String,
+    /// How often `GET /count` has been asked for.
+    count: Cell<u64>,
     tasks: LocalExecutor<'static>,
 }
 
@@ -202,6 +285,10 @@ struct Config {
     ready_timeout_ms: Option<u64>,
     drain_timeout_ms: Option<u64>,
     probation_ms: Option<u64>,
+    hand_over: Option<bool>,
+    #[serde(default)]
+    state_kb: usize,
+    max_state_kb: Option<u64>,
     pid_file: Option<PathBuf>,
     head_timeout_ms: Option<u64>,
     body_timeout_ms: Option<u64>,
@@ -217,6 +304,24 @@ struct Config {
     ballast_mb: usize,
     #[serde(default)]
     fault: Fault,
+    kill: Option<Kill>,
+}
+
+/// Who is to be killed, and when.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kill {
+    generation: u64,
+    at: String,
+    whom: Whom,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Whom {
+    #[serde(rename = "self")]
+    Itself,
+    Other,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -227,7 +332,10 @@ enum Fault {
     Exit,
     Hang,
     BadConfig,
+    BadState,
     PanicAfterReady,
+    HangAfterReady,
+    KillAfterReady,
 }
 
 fn default_greeting() -> String {
@@ -332,9 +440,8 @@ async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Resul
 async fn route(request: &mut Request, service: &Service) -> http_types::Result<Response> {
     let path = decode(request.url().path())?;
     let allowed = match path.as_str() {
-        "/" | "/pid" | "/slow" | "/stream" | "/bytes" | "/empty" | "/not-modified" | "/page" => {
-            [Method::Get, Method::Head].as_slice()
-        }
+        "/" | "/pid" | "/count" | "/slow" | "/stream" | "/bytes" | "/empty" | "/not-modified"
+        | "/page" => [Method::Get, Method::Head].as_slice(),
         "/ws" => &[Method::Get],
         "/echo" => &[Method::Post],
         _ => return Err(refuse(StatusCode::NotFound, "there is nothing here")),
@@ -347,6 +454,11 @@ async fn route(request: &mut Request, service: &Service) -> http_types::Result<R
     }
     match path.as_str() {
         "/pid" => Ok(process::id().to_string().into()),
+        "/count" => {
+            let count = service.count.get() + 1;
+            service.count.set(count);
+            Ok(count.to_string().into())
+        }
         "/echo" => Ok(request.body_bytes().await?.as_slice().into()),
         "/slow" => {
             Timer::after(Duration::from_millis(number(request, "ms")?)).await;
@@ -580,24 +692,42 @@ impl AsyncRead for Lines {
     }
 }
 
+/// The record that this process waits for in order to kill.
+static KILL: OnceLock<Kill> = OnceLock::new();
+
 /// Writes each record as a line that begins with the pid.
 struct Stderr;
 
 impl log::Log for Stderr {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("heirloom") || metadata.level() <= log::Level::Info
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let line = format!(
-            "api[{}] {} {}\n",
-            process::id(),
-            record.level(),
-            record.args()
-        );
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let text = record.args().to_string();
+        let line = format!("api[{}] {} {text}\n", process::id(), record.level());
         // One write, so that lines of two generations do not mix. A terminal
         // that has gone away is no reason to stop serving.
         let _ = io::stderr().write_all(line.as_bytes());
+        if let Some(kill) = KILL.get()
+            && text.contains(&kill.at)
+        {
+            let other = || {
+                let name = text.split(':').next()?;
+                name.rsplit(' ').next()?.parse().ok()
+            };
+            match kill.whom {
+                Whom::Itself => signal_to(process::id(), Signal::KILL),
+                Whom::Other => {
+                    if let Some(other) = other() {
+                        signal_to(other, Signal::KILL);
+                    }
+                }
+            }
+        }
     }
 
     fn flush(&self) {}

@@ -61,6 +61,9 @@ pub(crate) enum Kind {
         step: &'static str,
         cause: io::Error,
     },
+    State {
+        problem: String,
+    },
     Dismissed {
         step: &'static str,
     },
@@ -120,6 +123,11 @@ impl Error {
         Kind::Handoff { step, cause }.into()
     }
 
+    pub(crate) fn state(problem: impl fmt::Display) -> Self {
+        let problem = problem.to_string();
+        Kind::State { problem }.into()
+    }
+
     pub(crate) fn dismissed(step: &'static str) -> Self {
         Kind::Dismissed { step }.into()
     }
@@ -174,6 +182,9 @@ impl fmt::Display for Error {
             Kind::Handoff { step, cause } => {
                 write!(f, "the handoff failed while {step}: {cause}")
             }
+            Kind::State { problem } => {
+                write!(f, "could not take over the application's state: {problem}")
+            }
             Kind::Dismissed { step } => {
                 write!(f, "the predecessor has dismissed this process while {step}")
             }
@@ -206,6 +217,7 @@ impl std::error::Error for Error {
             | Kind::Occupied { .. }
             | Kind::NoListener
             | Kind::Version { .. }
+            | Kind::State { .. }
             | Kind::Dismissed { .. }
             | Kind::Overdue { .. } => None,
         }

@@ -112,11 +112,14 @@ pub(crate) enum Effect {
     StopAccepting,
     /// Tell the successor to accept.
     SendServe,
-    /// Tell every connection to come to an end.
+    /// Hand connections over to the successor.
+    StartHandover,
+    /// Tell every connection to come to an end here.
     StartDrain,
     /// Start the clock of the successor's probation.
     StartProbation,
-    /// Accept again, and tell every connection to go on.
+    /// Accept again, tell every connection to go on, and serve again those
+    /// that the lost successor has left clean.
     Resume,
     /// Tell the successor that it is proven.
     SendProven,
@@ -189,13 +192,6 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
     };
 
     const STOP: &[Effect] = &[
-        StopAccepting,
-        CloseListeners,
-        StartDrain,
-        StartDeadline,
-        AwaitDrained,
-    ];
-    const STOP_UNPROVEN: &[Effect] = &[
         SendStopping,
         StopAccepting,
         CloseListeners,
@@ -205,14 +201,21 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
     ];
     const STOP_WITH_UNREADY: &[Effect] = &[
         Kill,
+        SendStopping,
         StopAccepting,
         CloseListeners,
         StartDrain,
         StartDeadline,
         AwaitDrained,
     ];
-    const STOP_TOGETHER: &[Effect] = &[SendStop, CloseListeners, StartDeadline, AwaitDrained];
-    const COMMIT: &[Effect] = &[StopAccepting, SendServe, StartDrain, StartProbation];
+    const STOP_TOGETHER: &[Effect] = &[
+        SendStop,
+        CloseListeners,
+        StartDrain,
+        StartDeadline,
+        AwaitDrained,
+    ];
+    const COMMIT: &[Effect] = &[StopAccepting, SendServe, StartHandover, StartProbation];
     const PROVEN: &[Effect] = &[SendProven, CloseListeners, StartDeadline];
 
     match (state, event) {
@@ -223,7 +226,7 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         // A successor does not start one of its own before it is proven: there
         // is never more than one generation that can be taken back.
         (Proving | ProvingAgain, Reload) => Some((ProvingAgain, &[])),
-        (Proving | ProvingAgain, Stop) => Some((Stopping, STOP_UNPROVEN)),
+        (Proving | ProvingAgain, Stop) => Some((Stopping, STOP)),
         (Proving, Proven) => Some((Serving, &[Publish])),
         (ProvingAgain, Proven) => Some((Forking, &[Publish, Spawn])),
         (Proving | ProvingAgain, Claimed | Ready | Lost | Overdue | Drained | Published) => None,
@@ -244,7 +247,7 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
                 StopAccepting,
                 SendServe,
                 SendReload,
-                StartDrain,
+                StartHandover,
                 StartProbation,
             ],
         )),
@@ -269,7 +272,7 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published) => None,
 
         (Publishing, Reload) => Some((Publishing, &[SendReload])),
-        (Publishing, Stop) => Some((StoppingTogether, &[SendStop, AwaitDrained])),
+        (Publishing, Stop) => Some((StoppingTogether, &[SendStop, StartDrain, AwaitDrained])),
         (Publishing, Published) => Some((Draining, &[AwaitDrained])),
         (Publishing, Lost) => Some((Draining, &[Release, AwaitDrained])),
         (Publishing, Claimed | Ready | Drained | Proven) => None,
@@ -428,6 +431,10 @@ mod tests {
                     assert!(!self.we_accept, "two acceptors");
                     assert_eq!(self.successor, Successor::Unready);
                     self.successor = Successor::Accepting;
+                }
+                Effect::StartHandover => {
+                    assert!(!self.we_accept);
+                    assert_eq!(self.successor, Successor::Accepting);
                 }
                 Effect::StartDrain | Effect::StartProbation => assert!(!self.we_accept),
                 Effect::Resume => {

@@ -5,7 +5,17 @@
 //! accepted, so that none is ever open and uncounted, and leaves when its
 //! [`Ticket`] is dropped. Through its ticket it says what it is doing and sets
 //! the one deadline it currently has; through its ticket it is told that a
-//! drain began or ended, or that the deadline has passed.
+//! drain began or ended, that the deadline has passed, or that it is its turn
+//! to leave for the successor.
+//!
+//! # Leaving
+//!
+//! A connection may leave whenever it is between two requests and there is a
+//! berth ([`Ticket::board`]). Berths are given out by whoever hands
+//! connections over ([`Roster::set_berths`]), as many as are going to be sent
+//! at once, so that no connection ever waits on the quay unserved. Whoever is
+//! answered while there is a berth takes it; those that have been waiting for
+//! a request are called ([`Roster::call`]), the longest idle first.
 //!
 //! This file knows no sockets and no HTTP.
 //!
@@ -14,8 +24,8 @@
 //! Deadlines are checked by one coarse sweep over all connections
 //! ([`Roster::sweep`]), not by a timer each: a connection that is idle costs a
 //! slab entry and no wake-up. Entries are stored in the slab itself rather than
-//! behind pointers, because there are as many as idle connections. A deadline is therefore noticed up to
-//! [`COARSENESS`] late, never early.
+//! behind pointers, because there are as many as idle connections. A deadline
+//! is therefore noticed up to [`COARSENESS`] late, never early.
 
 use std::cell::{Cell, Ref, RefCell};
 use std::fmt;
@@ -28,6 +38,8 @@ use std::time::{Duration, Instant};
 use http_types::Method;
 use slab::Slab;
 use smol::future;
+
+use crate::ledger::{Slot, Trace};
 
 /// How late a passed deadline may be noticed.
 pub(crate) const COARSENESS: Duration = Duration::from_millis(100);
@@ -45,6 +57,15 @@ pub(crate) enum Activity {
     Closing,
     /// The connection speaks another protocol now.
     Upgraded,
+    /// It is on its way to the successor.
+    Leaving,
+}
+
+impl Activity {
+    /// Whether a connection that does this will never leave for a successor.
+    fn is_final(self) -> bool {
+        matches!(self, Activity::Closing | Activity::Upgraded)
+    }
 }
 
 /// The peer of a connection.
@@ -71,6 +92,8 @@ pub(crate) enum Notice {
     Drain,
     /// The deadline set with [`Ticket::set_deadline`] has passed.
     Expired,
+    /// It has been called: ask [`Ticket::board`].
+    Called,
 }
 
 /// How many connections there are, by what they are doing.
@@ -104,6 +127,7 @@ impl fmt::Display for Straggler {
             Activity::Busy => "busy",
             Activity::Closing => "closing",
             Activity::Upgraded => "upgraded",
+            Activity::Leaving => "being handed over",
         };
         write!(f, "{} {activity} for {:.1?}", self.peer, self.age)?;
         if let Some((method, target)) = &self.request {
@@ -128,6 +152,16 @@ pub(crate) struct Roster {
     sweeper: Cell<Option<Waker>>,
     /// Whoever waits for the number of connections to fall.
     departures: RefCell<Vec<Waker>>,
+    /// How many connections may leave at this moment.
+    berths: Cell<usize>,
+    /// How many have been called and have not heard it yet.
+    called: Cell<usize>,
+    /// How many have become idle since the last list of those who wait.
+    left_behind: Cell<usize>,
+    /// How many will never leave for a successor.
+    settled: Cell<usize>,
+    /// How many there have been.
+    admitted: Cell<u64>,
 }
 
 struct Entry {
@@ -140,6 +174,7 @@ struct Entry {
     deadline: Cell<Option<Instant>>,
     expired: Cell<bool>,
     drain_epoch: Cell<u32>,
+    called: Cell<bool>,
     waker: Cell<Option<Waker>>,
 }
 
@@ -154,6 +189,7 @@ impl Entry {
 impl Roster {
     /// Enters a connection; it leaves when the ticket is dropped.
     pub(crate) fn admit(self: &Rc<Self>, peer: Peer) -> Ticket {
+        self.admitted.set(self.admitted.get() + 1);
         let key = self.entries.borrow_mut().insert(Entry {
             peer,
             activity: Cell::new(Activity::Idle),
@@ -163,11 +199,13 @@ impl Roster {
             deadline: Cell::new(None),
             expired: Cell::new(false),
             drain_epoch: Cell::new(self.drain_epoch.get()),
+            called: Cell::new(false),
             waker: Cell::new(None),
         });
         Ticket {
             roster: Rc::clone(self),
             key,
+            slot: None,
         }
     }
 
@@ -176,12 +214,17 @@ impl Roster {
         self.entries.borrow().len()
     }
 
+    /// How many connections there have been.
+    pub(crate) fn admitted(&self) -> u64 {
+        self.admitted.get()
+    }
+
     /// How many connections are idle, and how many are not.
     pub(crate) fn census(&self) -> Census {
         let mut census = Census::default();
         for (_, entry) in self.entries.borrow().iter() {
             match entry.activity.get() {
-                Activity::Idle | Activity::Closing => census.idle += 1,
+                Activity::Idle | Activity::Closing | Activity::Leaving => census.idle += 1,
                 Activity::Head | Activity::Busy | Activity::Upgraded => census.busy += 1,
             }
         }
@@ -219,13 +262,87 @@ impl Roster {
             if self.len() < limit {
                 return Poll::Ready(());
             }
-            let mut waiting = self.departures.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
+            self.watch_departures(cx);
             Poll::Pending
         })
         .await;
+    }
+
+    /// Arranges a wake-up for when a connection closes, or will never leave.
+    pub(crate) fn watch_departures(&self, cx: &Context<'_>) {
+        let mut waiting = self.departures.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+
+    fn wake_watchers(&self) {
+        let waiting = self.departures.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Lets so many connections leave from now on; zero: none.
+    pub(crate) fn set_berths(&self, berths: usize) {
+        self.berths.set(berths);
+    }
+
+    /// How many connections may leave and have not been called for it.
+    pub(crate) fn uncalled_berths(&self) -> usize {
+        self.berths.get().saturating_sub(self.called.get())
+    }
+
+    /// Whether some have been called and have not heard it yet.
+    pub(crate) fn is_calling(&self) -> bool {
+        self.called.get() > 0
+    }
+
+    /// How many connections may yet leave for a successor.
+    pub(crate) fn restless(&self) -> usize {
+        self.len().saturating_sub(self.settled.get())
+    }
+
+    /// Whether connections have become idle since [`Roster::waiting`] was
+    /// asked, without having found a berth.
+    pub(crate) fn has_left_behind(&self) -> bool {
+        self.left_behind.get() > 0
+    }
+
+    /// Who waits for a request, or for the rest of one, the longest idle last.
+    /// Each is named by a number that may name another connection once it has
+    /// closed.
+    pub(crate) fn waiting(&self) -> Vec<usize> {
+        self.left_behind.set(0);
+        let mut waiting: Vec<(Instant, usize)> = self
+            .entries
+            .borrow()
+            .iter()
+            .filter(|(_, entry)| matches!(entry.activity.get(), Activity::Idle | Activity::Head))
+            .map(|(key, entry)| (entry.since.get(), key))
+            .collect();
+        waiting.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
+        waiting.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Tells a connection that it is its turn to leave, if it waits; tells
+    /// whether it does.
+    pub(crate) fn call(&self, key: usize) -> bool {
+        let waker = {
+            let entries = self.entries.borrow();
+            let Some(entry) = entries.get(key) else {
+                return false;
+            };
+            let waits = matches!(entry.activity.get(), Activity::Idle | Activity::Head);
+            if !waits || entry.called.replace(true) {
+                return false;
+            }
+            self.called.set(self.called.get() + 1);
+            entry.waker.take()
+        };
+        // A waker may run anything, so it is not woken under the borrow.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
     }
 
     /// Who is still here, longest at what it is doing first.
@@ -301,9 +418,65 @@ pub(crate) struct Ticket {
     roster: Rc<Roster>,
     /// Its entry is there as long as the ticket is.
     key: usize,
+    /// Its place in the ledger, if a predecessor handed it over.
+    slot: Option<Slot>,
 }
 
 impl Ticket {
+    /// Gives the connection a place in the ledger.
+    pub(crate) fn noted_in(mut self, slot: Slot) -> Self {
+        self.slot = Some(slot);
+        self
+    }
+
+    /// Says that from now on a request may have been read, or the connection
+    /// been ended.
+    pub(crate) fn touch(&self) {
+        if let Some(slot) = &self.slot {
+            slot.note(Trace::InUse);
+        }
+    }
+
+    /// Whether nothing has been done with a connection that was handed over.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.slot.as_ref().is_some_and(Slot::is_untouched)
+    }
+
+    /// Says that every request that was read has been answered.
+    pub(crate) fn clean(&self) {
+        if let Some(slot) = &self.slot {
+            slot.note(Trace::Clean);
+        }
+    }
+
+    /// Takes a berth, if there is one: then the connection is to leave at
+    /// once.
+    pub(crate) fn board(&self) -> bool {
+        let roster = &self.roster;
+        match roster.berths.get() {
+            0 => false,
+            berths => {
+                roster.berths.set(berths - 1);
+                let entry = self.entry();
+                entry.activity.set(Activity::Leaving);
+                entry.deadline.set(None);
+                true
+            }
+        }
+    }
+
+    /// Whether there is a berth.
+    pub(crate) fn may_board(&self) -> bool {
+        self.roster.berths.get() > 0
+    }
+
+    /// Says that the connection begins to wait without having found a berth.
+    pub(crate) fn stay_behind(&self) {
+        self.roster
+            .left_behind
+            .set(self.roster.left_behind.get() + 1);
+    }
+
     fn entry(&self) -> Ref<'_, Entry> {
         Ref::map(self.roster.entries.borrow(), |entries| &entries[self.key])
     }
@@ -316,9 +489,20 @@ impl Ticket {
     ///
     /// `now` is the caller's, who often has it at hand already.
     pub(crate) fn set_activity(&self, activity: Activity, now: Instant) {
-        let entry = self.entry();
-        entry.activity.set(activity);
-        entry.since.set(now);
+        let was = {
+            let entry = self.entry();
+            entry.since.set(now);
+            entry.activity.replace(activity)
+        };
+        if activity.is_final() && !was.is_final() {
+            self.roster.settled.set(self.roster.settled.get() + 1);
+            self.roster.wake_watchers();
+        }
+    }
+
+    /// Since when it has been doing that.
+    pub(crate) fn since(&self) -> Instant {
+        self.entry().since.get()
     }
 
     /// Names the request that is being answered, for the report on stragglers.
@@ -353,7 +537,8 @@ impl Ticket {
 
     /// Waits for something to be told to this connection.
     ///
-    /// Each beginning or end of a drain and each passed deadline is told once.
+    /// Each beginning or end of a drain, each passed deadline and each call is
+    /// told once.
     /// Only one task may wait on a ticket.
     pub(crate) fn poll_notice(&self, cx: &Context<'_>) -> Poll<Notice> {
         let entry = self.entry();
@@ -363,6 +548,10 @@ impl Ticket {
         let epoch = self.roster.drain_epoch.get();
         if entry.drain_epoch.replace(epoch) != epoch {
             return Poll::Ready(Notice::Drain);
+        }
+        if entry.called.take() {
+            self.roster.called.set(self.roster.called.get() - 1);
+            return Poll::Ready(Notice::Called);
         }
         let known = entry.waker.take();
         let (waker, stale) = match known {
@@ -381,10 +570,16 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         // Its waker may be the last of a task, which may hold a ticket.
-        let entry = self.roster.entries.borrow_mut().remove(self.key);
+        let roster = &self.roster;
+        let entry = roster.entries.borrow_mut().remove(self.key);
+        if entry.called.get() {
+            roster.called.set(roster.called.get() - 1);
+        }
+        if entry.activity.get().is_final() {
+            roster.settled.set(roster.settled.get() - 1);
+        }
         drop(entry);
-        let waiting = self.roster.departures.take();
-        waiting.into_iter().for_each(Waker::wake);
+        roster.wake_watchers();
     }
 }
 

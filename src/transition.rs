@@ -1,6 +1,7 @@
 //! What a service is told about its own lifecycle.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::lifecycle::Phase;
 
@@ -14,6 +15,50 @@ pub struct Transition {
     pub(crate) listeners: Vec<String>,
     pub(crate) successor: Option<u32>,
     pub(crate) failure: Option<String>,
+    pub(crate) handover: Option<HandoverSummary>,
+}
+
+/// What has become of the connections that were open when a successor took
+/// over, or that came to this process later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandoverSummary {
+    pub(crate) handed_over: usize,
+    pub(crate) kept: usize,
+    pub(crate) closed: usize,
+    pub(crate) took: Duration,
+}
+
+impl HandoverSummary {
+    /// How many connections the successor has taken.
+    pub fn handed_over(&self) -> usize {
+        self.handed_over
+    }
+
+    /// How many are still here: those that are busy, which may follow, and
+    /// those that cannot move.
+    pub fn kept(&self) -> usize {
+        self.kept
+    }
+
+    /// How many have been closed, by either side.
+    pub fn closed(&self) -> usize {
+        self.closed
+    }
+
+    /// How long it has taken since the successor took over.
+    pub fn took(&self) -> Duration {
+        self.took
+    }
+}
+
+impl fmt::Display for HandoverSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} connections handed over, {} kept, {} closed, in {:.1?}",
+            self.handed_over, self.kept, self.closed, self.took
+        )
+    }
 }
 
 impl Transition {
@@ -25,7 +70,8 @@ impl Transition {
 
     /// The phase from now on. It can be the same as before: when a restart
     /// failed and another one had been asked for meanwhile, that one begins at
-    /// once.
+    /// once; and when the connections that could move have moved to the
+    /// successor ([`Transition::handover`]).
     pub fn phase(&self) -> Phase {
         self.phase
     }
@@ -52,6 +98,13 @@ impl Transition {
     pub fn failure(&self) -> Option<&str> {
         self.failure.as_deref()
     }
+
+    /// What has become of the connections, if that is what is being told: once
+    /// in a restart, as soon as all connections that wait for a request have
+    /// moved to the successor.
+    pub fn handover(&self) -> Option<HandoverSummary> {
+        self.handover
+    }
 }
 
 impl fmt::Display for Transition {
@@ -62,6 +115,9 @@ impl fmt::Display for Transition {
         }
         if let Some(failure) = &self.failure {
             write!(f, ": {failure}")?;
+        }
+        if let Some(handover) = &self.handover {
+            write!(f, ": {handover}")?;
         }
         Ok(())
     }

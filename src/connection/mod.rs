@@ -1,4 +1,5 @@
-//! The life of one connection: idle → head → busy → idle … → closed politely.
+//! The life of one connection: idle → head → busy → idle … → handed over, or
+//! closed politely.
 //!
 //! [`serve`] is the future of a connection. While the connection is idle that
 //! future is all there is: a socket, a ticket, no buffer. When bytes arrive it
@@ -14,7 +15,12 @@
 //!   for.
 //! - *Deadlines*: a connection waits for one thing at a time and has one
 //!   deadline, in its ticket.
-//! - *Draining*: what is in flight is finished and answered with `Connection:
+//! - *Leaving*: whenever nothing of a response is outstanding the connection can
+//!   go on in another process: while it is idle, between two requests, with
+//!   what has been read of a head. If there is a berth for it
+//!   ([`crate::roster`]), [`serve`] ends with the connection instead of with
+//!   its end. The other process calls [`serve`] with what comes out here.
+//! - *Draining*: what cannot leave comes to an end. What is in flight is finished and answered with `Connection:
 //!   close`. An idle connection is kept for a grace, because a request may be
 //!   on its way, and then half-closed, so that the client sees an orderly end.
 //!   A drain that is taken back leaves no trace.
@@ -67,6 +73,43 @@ use crate::roster::{Activity, Notice, Ticket};
 pub use self::protocol::Handler;
 pub(crate) use self::protocol::Protocol;
 
+/// A connection between two requests, off the reactor.
+///
+/// It is made when a connection is accepted, and when one leaves.
+pub(crate) struct Parcel {
+    /// A TCP or UNIX stream, in non-blocking mode.
+    pub(crate) socket: OwnedFd,
+    pub(crate) ticket: Ticket,
+    pub(crate) past: Past,
+}
+
+/// What has happened on a connection, as far as it matters to what comes.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    /// Whether a request has been answered.
+    pub(crate) served: bool,
+    /// Since when it has been waiting for a request, or for the rest of one.
+    pub(crate) since: Instant,
+    /// What has been read that belongs to a next request.
+    pub(crate) bytes: Box<[u8]>,
+}
+
+impl Parcel {
+    /// A connection that has just been accepted.
+    pub(crate) fn fresh(socket: OwnedFd, ticket: Ticket) -> Self {
+        let past = Past {
+            served: false,
+            since: Instant::now(),
+            bytes: Box::default(),
+        };
+        Parcel {
+            socket,
+            ticket,
+            past,
+        }
+    }
+}
+
 /// How many requests of one client are answered, and how many sends are made
 /// for it, before other connections get their turn.
 const TURN: u32 = 32;
@@ -75,87 +118,133 @@ const TURN: u32 = 32;
 /// send.
 const GATHERED_BYTES: usize = 32 * 1024;
 
-/// Serves one connection until it is closed.
+/// How many bytes that have been read may go along with a connection that
+/// leaves.
+pub(crate) const LUGGAGE_BYTES: usize = 64 * 1024;
+
+/// Serves one connection until it is closed, and off the roster, or leaves
+/// ([`Protocol::leaving_to`]).
 ///
-/// `socket` is a TCP or UNIX stream, in non-blocking mode. The connection is
-/// off the roster when this returns.
-pub(crate) async fn serve<H: Handler>(socket: OwnedFd, ticket: Ticket, protocol: Rc<Protocol<H>>) {
-    let mut socket = match Async::new_nonblocking(socket) {
-        Ok(socket) => socket,
-        Err(error) => {
+/// Not an `async fn`: that would keep the parcel twice.
+pub(crate) fn serve<H: Handler>(
+    parcel: Parcel,
+    protocol: Rc<Protocol<H>>,
+) -> impl Future<Output = ()> {
+    let Parcel {
+        socket,
+        mut ticket,
+        past,
+    } = parcel;
+    let socket = Async::new_nonblocking(socket)
+        .inspect_err(|error| {
             log::error!(
                 "could not watch the connection of {}: {error}",
                 ticket.peer()
             );
-            return;
-        }
+        })
+        .ok();
+    let mut stay = Stay {
+        served: past.served,
+        since: past.since,
+        draining: false,
     };
-    let mut ticket = ticket;
-    let mut stay = Stay::new(&protocol.limits);
-    // The futures behind the boxes are large; idle connections have none.
-    loop {
-        match idle(&socket, &ticket, &protocol.limits, &mut stay).await {
-            Idle::Readable => {}
-            // The grace or the patience is over, but a request may have come in
-            // the same moment.
-            Idle::Expired if has_bytes(&socket) => {}
-            Idle::Expired => {
-                return Box::pin(close(socket, ticket, &protocol)).await;
+    let mut bytes = past.bytes;
+    async move {
+        let Some(mut socket) = socket else { return };
+        // The futures behind the boxes are large; idle connections have none.
+        loop {
+            if bytes.is_empty() {
+                match idle(&socket, &ticket, &protocol.limits, &mut stay).await {
+                    Idle::Readable => {}
+                    // The grace or the patience is over, but a request may have
+                    // come in the same moment.
+                    Idle::Expired if has_bytes(&socket) => {}
+                    Idle::Expired => {
+                        return Box::pin(close(socket, ticket, &protocol)).await;
+                    }
+                    Idle::Leaving => {
+                        let past = Past {
+                            served: stay.served,
+                            since: stay.since,
+                            bytes: Box::default(),
+                        };
+                        return leave(socket, ticket, past, &protocol);
+                    }
+                }
             }
-        }
-        let conversation = Conversation::new(socket, ticket, &protocol).run();
-        let answered;
-        (socket, ticket, answered) = match Box::pin(conversation).await {
-            Some(idle) => idle,
-            None => return,
-        };
-        if answered {
-            stay.renew(&protocol.limits);
+            let conversation = Conversation::new(socket, ticket, &protocol);
+            let conversation = conversation
+                .beginning_with(std::mem::take(&mut bytes), stay.since)
+                .run();
+            let answered;
+            (socket, ticket, answered) = match Box::pin(conversation).await {
+                Outcome::Idle(socket, ticket, answered) => (socket, ticket, answered),
+                Outcome::Leaving(socket, ticket, past) => {
+                    let served = past.served || stay.served;
+                    return leave(socket, ticket, Past { served, ..past }, &protocol);
+                }
+                Outcome::Closed => return,
+            };
+            ticket.clean();
+            if answered {
+                stay.renew();
+            }
         }
     }
 }
 
-/// Until when an idle connection is kept.
+/// Takes a connection off the reactor, which must not watch it once another
+/// process has it: it would go on reporting what happens there.
+fn leave<H>(socket: Async<OwnedFd>, ticket: Ticket, past: Past, protocol: &Protocol<H>) {
+    match socket.into_inner() {
+        Ok(socket) => protocol.leave(Parcel {
+            socket,
+            ticket,
+            past,
+        }),
+        Err(error) => log::error!(
+            "could not take the connection of {} off the reactor: {error}",
+            ticket.peer()
+        ),
+    }
+}
+
+/// How long an idle connection is kept.
 struct Stay {
-    deadline: Option<Instant>,
-    /// Whether that is the end of the grace of a drain.
-    draining: bool,
     /// Whether it has made a request.
     served: bool,
+    /// Since when it has been waiting; in a drain, since that began.
+    since: Instant,
+    /// Whether it is kept for the grace of a drain only.
+    draining: bool,
 }
 
 impl Stay {
-    /// For a connection that has just been accepted.
-    fn new(limits: &Limits) -> Self {
-        Stay {
-            deadline: due(Instant::now(), limits.head_timeout),
-            draining: false,
-            served: false,
-        }
-    }
-
     /// After a request has been answered. Nothing else renews it: empty lines
     /// come before a request and are none.
-    fn renew(&mut self, limits: &Limits) {
+    fn renew(&mut self) {
         *self = Stay {
-            deadline: due(Instant::now(), limits.keep_alive_timeout),
-            draining: false,
             served: true,
+            since: Instant::now(),
+            draining: false,
         };
     }
 
-    /// Sets the deadline anew if a drain has begun or was taken back.
-    fn follow_drain(&mut self, ticket: &Ticket, limits: &Limits, socket: &Async<OwnedFd>) {
-        if self.draining == ticket.draining() {
-            return;
+    /// Begins anew if a drain has begun or was taken back.
+    fn follow_drain(&mut self, ticket: &Ticket) {
+        if self.draining != ticket.draining() {
+            self.draining = ticket.draining();
+            self.since = Instant::now();
         }
-        self.draining = ticket.draining();
+    }
+
+    fn deadline(&self, limits: &Limits, socket: &Async<OwnedFd>) -> Option<Instant> {
         let patience = match (self.draining, self.served) {
             (true, _) => spread(limits.drain_grace, socket),
             (false, true) => limits.keep_alive_timeout,
             (false, false) => limits.head_timeout,
         };
-        self.deadline = due(Instant::now(), patience);
+        due(self.since, patience)
     }
 }
 
@@ -164,9 +253,11 @@ enum Idle {
     /// There are bytes, or the end of the stream.
     Readable,
     Expired,
+    /// It has a berth.
+    Leaving,
 }
 
-/// Waits for a request until the end of `stay`.
+/// Waits for a request until the end of `stay`, or until it may leave.
 ///
 /// Not an `async fn`: that would keep everything twice, and this is most of
 /// what an idle connection is made of.
@@ -176,12 +267,19 @@ fn idle<'a>(
     limits: &'a Limits,
     stay: &'a mut Stay,
 ) -> impl Future<Output = Idle> + 'a {
-    ticket.set_activity(Activity::Idle, Instant::now());
+    stay.follow_drain(ticket);
+    ticket.set_activity(Activity::Idle, stay.since);
     ticket.set_request(None);
-    stay.follow_drain(ticket, limits, socket);
-    ticket.set_deadline(stay.deadline);
+    let mut leaving = ticket.board();
+    if !leaving {
+        ticket.stay_behind();
+        ticket.set_deadline(stay.deadline(limits, socket));
+    }
     let mut awaited = false;
     future::poll_fn(move |cx| {
+        if leaving {
+            return Poll::Ready(Idle::Leaving);
+        }
         // Why the reactor is not relied on after the first time: `poll_receive`.
         if socket.poll_readable(cx).is_ready() || (awaited && is_readable(socket)) {
             return Poll::Ready(Idle::Readable);
@@ -191,8 +289,15 @@ fn idle<'a>(
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
                 Poll::Ready(Notice::Drain) => {
-                    stay.follow_drain(ticket, limits, socket);
-                    ticket.set_deadline(stay.deadline);
+                    stay.follow_drain(ticket);
+                    ticket.set_deadline(stay.deadline(limits, socket));
+                }
+                Poll::Ready(Notice::Called) => {
+                    leaving = ticket.board();
+                    if leaving {
+                        return Poll::Ready(Idle::Leaving);
+                    }
+                    ticket.stay_behind();
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -210,6 +315,7 @@ fn spread(grace: Duration, socket: &Async<OwnedFd>) -> Duration {
 /// Ends a connection so that the client gets all that was sent to it.
 async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>) {
     let now = Instant::now();
+    ticket.touch();
     ticket.set_activity(Activity::Closing, now);
     ticket.set_deadline(due(now, protocol.limits.linger_timeout));
     if half_close(&socket).is_err() {
@@ -237,13 +343,13 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
     .await;
 }
 
-/// Waits for the deadline of a connection that is not idle; to that, a drain
-/// matters only when it next looks.
+/// Waits for the deadline of a connection that is not idle; to that, a drain or
+/// a call matters only when it next looks.
 fn poll_expired(ticket: &Ticket, cx: &Context<'_>) -> Poll<()> {
     loop {
         match ticket.poll_notice(cx) {
             Poll::Ready(Notice::Expired) => return Poll::Ready(()),
-            Poll::Ready(Notice::Drain) => {}
+            Poll::Ready(Notice::Drain | Notice::Called) => {}
             Poll::Pending => return Poll::Pending,
         }
     }
@@ -260,6 +366,17 @@ struct Conversation<'p, H> {
     turn: u32,
     /// Whether there has been a request.
     answered: bool,
+    /// Since when a head has been on its way that began in another process.
+    head_since: Option<Instant>,
+}
+
+/// How a conversation ends.
+enum Outcome {
+    /// There is nothing to say for now; and whether there was a request.
+    Idle(Async<OwnedFd>, Ticket, bool),
+    /// It has a berth.
+    Leaving(Async<OwnedFd>, Ticket, Past),
+    Closed,
 }
 
 /// Who has the wire.
@@ -276,8 +393,17 @@ enum Otherwise {
     /// Nothing for now.
     Nothing,
     Refused(Refusal, Option<Method>),
+    /// It is in the middle of a head, and has a berth.
+    Leaving,
     /// It has closed, or the socket failed.
     Gone,
+}
+
+/// What ends the wait for more of a request head.
+enum More {
+    Bytes(io::Result<usize>),
+    Expired,
+    Called,
 }
 
 /// What comes after a response.
@@ -304,19 +430,34 @@ impl<'p, H: Handler> Conversation<'p, H> {
             output: Buffer::default(),
             turn: 0,
             answered: false,
+            head_since: None,
         }
     }
 
-    /// Answers what has arrived. Returns when the connection is idle again, and
-    /// whether there was a request; or with `None` when it is closed.
-    async fn run(mut self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
-        match self.arrival().await {
-            Ok(0) => return None,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.rest(),
-            Err(error) => {
-                log::debug!("the connection of {} failed: {error}", self.ticket.peer());
-                return None;
+    /// Puts in front what another process has read of a request that it has
+    /// been waiting for since then.
+    fn beginning_with(mut self, bytes: Box<[u8]>, since: Instant) -> Self {
+        if let Seat::Here(wire) = &mut self.seat
+            && !bytes.is_empty()
+        {
+            wire.input.append(&bytes);
+            self.head_since = Some(since);
+        }
+        self
+    }
+
+    /// Answers what has arrived, until there is nothing more to answer.
+    async fn run(mut self) -> Outcome {
+        if self.head_since.is_none() {
+            self.ticket.touch();
+            match self.arrival().await {
+                Ok(0) => return Outcome::Closed,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.rest(),
+                Err(error) => {
+                    log::debug!("the connection of {} failed: {error}", self.ticket.peer());
+                    return Outcome::Closed;
+                }
             }
         }
         loop {
@@ -327,31 +468,46 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
                 Err(Otherwise::Refused(refusal, method)) => self.refuse(refusal, method).await,
                 Err(Otherwise::Nothing) => return self.rest(),
+                Err(Otherwise::Leaving) => {
+                    let since = self.ticket.since();
+                    return self.leave(since);
+                }
                 Err(Otherwise::Gone) => After::Gone,
             };
             match after {
+                // What has been asked already goes along, so that the order of
+                // the requests is kept.
+                After::Next if self.could_leave() => {
+                    if self.flush().await.is_err() {
+                        return Outcome::Closed;
+                    }
+                    if self.ticket.board() {
+                        return self.leave(Instant::now());
+                    }
+                }
                 // A few bytes of pipelined requests can ask for megabytes.
                 After::Next if self.output.len() >= GATHERED_BYTES => {
-                    self.flush().await.ok()?;
+                    if self.flush().await.is_err() {
+                        return Outcome::Closed;
+                    }
                 }
                 After::Next => {}
-                After::Gone => return None,
+                After::Gone => return Outcome::Closed,
                 After::Close => {
-                    self.flush().await.ok()?;
-                    let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone) else {
-                        return None;
-                    };
-                    if wire.ended {
-                        return None;
+                    let flushed = self.flush().await.is_ok();
+                    if let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone)
+                        && flushed
+                        && !wire.ended
+                    {
+                        self.protocol.give_back(wire.input.into_memory());
+                        self.protocol.give_back(self.output.into_memory());
+                        close(wire.socket, self.ticket, self.protocol).await;
                     }
-                    self.protocol.give_back(wire.input.into_memory());
-                    self.protocol.give_back(self.output.into_memory());
-                    close(wire.socket, self.ticket, self.protocol).await;
-                    return None;
+                    return Outcome::Closed;
                 }
                 After::Upgraded(sender) => {
                     self.hand_out(sender).await;
-                    return None;
+                    return Outcome::Closed;
                 }
             }
             self.turn += 1;
@@ -363,13 +519,34 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Gives up the buffers, which are empty.
-    fn rest(self) -> Option<(Async<OwnedFd>, Ticket, bool)> {
+    fn rest(self) -> Outcome {
         let Seat::Here(wire) = self.seat else {
-            return None;
+            return Outcome::Closed;
         };
         self.protocol.give_back(wire.input.into_memory());
         self.protocol.give_back(self.output.into_memory());
-        Some((wire.socket, self.ticket, self.answered))
+        Outcome::Idle(wire.socket, self.ticket, self.answered)
+    }
+
+    /// Whether the connection could leave, were all responses sent.
+    fn could_leave(&self) -> bool {
+        self.ticket.may_board()
+            && matches!(&self.seat, Seat::Here(wire) if wire.input.len() <= LUGGAGE_BYTES)
+    }
+
+    /// Gives the connection up to another process, with what has been read.
+    fn leave(self, since: Instant) -> Outcome {
+        let Seat::Here(wire) = self.seat else {
+            return Outcome::Closed;
+        };
+        let past = Past {
+            served: self.answered,
+            since,
+            bytes: wire.input.bytes().into(),
+        };
+        self.protocol.give_back(wire.input.into_memory());
+        self.protocol.give_back(self.output.into_memory());
+        Outcome::Leaving(wire.socket, self.ticket, past)
     }
 
     /// Reads what woke the idle connection; the reactor may wake it without a
@@ -427,35 +604,64 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 if self.flush().await.is_err() {
                     return Err(Otherwise::Gone);
                 }
-                let now = Instant::now();
-                self.ticket.set_activity(Activity::Head, now);
-                self.ticket.set_deadline(due(now, limits.head_timeout));
+                let since = self.head_since.take().unwrap_or_else(Instant::now);
+                self.ticket.set_activity(Activity::Head, since);
+                self.ticket.set_deadline(due(since, limits.head_timeout));
+                if self.could_leave() && self.ticket.board() {
+                    return Err(Otherwise::Leaving);
+                }
+                self.ticket.stay_behind();
             }
-            let Seat::Here(wire) = &mut self.seat else {
-                return Err(Otherwise::Gone);
-            };
-            let ticket = &self.ticket;
-            let received = future::poll_fn(|cx| match wire.poll_fill(cx) {
-                Poll::Ready(received) => Poll::Ready(Some(received)),
-                Poll::Pending => poll_expired(ticket, cx).map(|()| None),
-            })
-            .await;
-            let refusal = match received {
-                Some(Ok(1..)) => continue,
-                Some(Ok(0)) => {
+            let refusal = match self.more_of_the_head().await {
+                More::Bytes(Ok(1..)) => continue,
+                More::Bytes(Ok(0)) => {
                     Refusal::new(StatusCode::BadRequest, "the request head is cut short")
                 }
-                None => Refusal::new(
+                More::Expired => Refusal::new(
                     StatusCode::RequestTimeout,
                     "the request head did not come in time",
                 ),
-                Some(Err(error)) => {
-                    log::debug!("the connection of {} failed: {error}", ticket.peer());
+                More::Bytes(Err(error)) => {
+                    log::debug!("the connection of {} failed: {error}", self.ticket.peer());
                     return Err(Otherwise::Gone);
+                }
+                More::Called if self.could_leave() && self.ticket.board() => {
+                    return Err(Otherwise::Leaving);
+                }
+                More::Called => {
+                    self.ticket.stay_behind();
+                    continue;
                 }
             };
             return Err(Otherwise::Refused(refusal, scan.method()));
         }
+    }
+
+    /// Waits for more of a request head.
+    async fn more_of_the_head(&mut self) -> More {
+        let Conversation { seat, ticket, .. } = self;
+        let Seat::Here(wire) = seat else {
+            return More::Bytes(Err(io::ErrorKind::NotConnected.into()));
+        };
+        future::poll_fn(|cx| {
+            // The ledger has to say that something was read before it is.
+            let is_there = !ticket.is_untouched() || wire.poll_readable(cx).is_ready();
+            if is_there {
+                ticket.touch();
+                if let Poll::Ready(received) = wire.poll_fill(cx) {
+                    return Poll::Ready(More::Bytes(received));
+                }
+            }
+            loop {
+                match ticket.poll_notice(cx) {
+                    Poll::Ready(Notice::Expired) => return Poll::Ready(More::Expired),
+                    Poll::Ready(Notice::Called) => return Poll::Ready(More::Called),
+                    Poll::Ready(Notice::Drain) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
     }
 
     /// Answers one request.
@@ -464,6 +670,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
     /// stay in this future to the end, and this future is made anew for each
     /// request that finds its connection idle.
     async fn exchange(&mut self, head: Box<Head>) -> After {
+        self.ticket.touch();
         let asked = Asked {
             method: head.request.method(),
             target: Arc::clone(&head.target),
@@ -668,6 +875,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade: false,
             persistent: false,
         };
+        self.ticket.touch();
         let beginning = self.output.len();
         let Ok(mut reply) = self.reply(refusal.into(), &exchange) else {
             return After::Gone;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_types::Response;
 
+use super::Parcel;
 use super::head::Locations;
 use crate::limits::Limits;
 use crate::request::Request;
@@ -96,6 +97,8 @@ pub(crate) struct Protocol<H> {
     pool: RefCell<Vec<Vec<u8>>>,
     date: Date,
     pub(super) locations: Locations,
+    /// Where connections go that leave.
+    leave: Box<dyn Fn(Parcel)>,
 }
 
 impl<H: Handler> Protocol<H> {
@@ -107,11 +110,22 @@ impl<H: Handler> Protocol<H> {
             pool: RefCell::default(),
             date: Date::default(),
             locations: Locations::default(),
+            leave: Box::new(drop),
         }
+    }
+
+    /// Gives connections that leave to `leave`.
+    pub(crate) fn leaving_to(mut self, leave: impl Fn(Parcel) + 'static) -> Self {
+        self.leave = Box::new(leave);
+        self
     }
 }
 
 impl<H> Protocol<H> {
+    pub(super) fn leave(&self, parcel: Parcel) {
+        (self.leave)(parcel);
+    }
+
     pub(super) fn take_memory(&self) -> Vec<u8> {
         let pooled = self.pool.borrow_mut().pop();
         pooled.unwrap_or_else(|| vec![0; POOLED_BYTES])

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Conversation, Handler, Protocol, serve};
+use super::{Conversation, Handler, Parcel, Protocol, serve};
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
@@ -73,7 +73,10 @@ impl<H: Handler> World<H> {
         rustix::io::ioctl_fionbio(&socket, true).unwrap();
         let ticket = self.roster.admit(Peer::Unix);
         self.executor
-            .spawn(serve(socket, ticket, Rc::clone(&self.protocol)))
+            .spawn(serve(
+                Parcel::fresh(socket, ticket),
+                Rc::clone(&self.protocol),
+            ))
             .detach();
     }
 
@@ -993,11 +996,8 @@ fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
 fn the_future_of_an_idle_connection_is_small() {
     let world = World::new(Limits::default(), api);
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    let future = serve(
-        ours.into(),
-        world.roster.admit(Peer::Unix),
-        Rc::clone(&world.protocol),
-    );
+    let parcel = Parcel::fresh(ours.into(), world.roster.admit(Peer::Unix));
+    let future = serve(parcel, Rc::clone(&world.protocol));
     assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
     // One that is larger does not come out of the allocator's fast lists.
     let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -34,6 +34,19 @@ impl Wire {
         }
     }
 
+    /// Waits until there is something to read, be it the end or an error,
+    /// without reading it.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // Why the reactor is not relied on: `poll_receive`.
+        while !is_readable(&self.socket) {
+            if std::task::ready!(self.socket.poll_readable(cx)).is_err() {
+                // The read that follows tells it.
+                break;
+            }
+        }
+        Poll::Ready(())
+    }
+
     /// Reads into the input buffer; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.input.reserve(READ_BYTES);

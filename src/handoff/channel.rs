@@ -1,6 +1,7 @@
 //! One end of the socket pair between predecessor and successor: packets in,
 //! packets out, descriptors attached.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
@@ -20,8 +21,14 @@ use smol::future;
 /// How many descriptors one packet can carry (`SCM_MAX_FD`, unix(7)).
 pub(crate) const MOST_DESCRIPTORS: usize = 253;
 
-/// How long a message may be, in bytes.
+/// How long the object of a message may be, in bytes.
 const LONGEST_MESSAGE: usize = 64 * 1024;
+
+/// How many bytes may follow it.
+pub(crate) const LONGEST_PAYLOAD: usize = 64 * 1024;
+
+/// How long a packet may be: both, and what is between them.
+const LONGEST_PACKET: usize = LONGEST_MESSAGE + 1 + LONGEST_PAYLOAD;
 
 /// One end of a channel; says `Out`, hears `In`.
 ///
@@ -29,6 +36,8 @@ const LONGEST_MESSAGE: usize = 64 * 1024;
 /// own dismissal.
 pub(crate) struct Channel<Out, In> {
     socket: Async<OwnedFd>,
+    /// Memory for the packet that is being received.
+    memory: RefCell<Vec<u8>>,
     direction: PhantomData<fn(Out) -> In>,
 }
 
@@ -37,6 +46,23 @@ pub(crate) struct Channel<Out, In> {
 pub(crate) struct Packet<In> {
     pub(crate) message: In,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// What followed the object.
+    pub(crate) payload: Vec<u8>,
+    /// Whether there was no room for some of the descriptors, as when too many
+    /// are open; those that are here are the first ones.
+    pub(crate) is_cut: bool,
+}
+
+impl<In> Packet<In> {
+    /// The packet, unless it has lost descriptors.
+    pub(crate) fn whole(self) -> Result<Self, Silence> {
+        match self.is_cut {
+            true => Err(Silence::Nonsense(
+                "there was no room for the descriptors of a message".to_owned(),
+            )),
+            false => Ok(self),
+        }
+    }
 }
 
 /// Why nothing came in.
@@ -72,6 +98,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Channel {
             socket: Async::new_nonblocking(socket)?,
+            memory: RefCell::default(),
             direction: PhantomData,
         })
     }
@@ -82,13 +109,27 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     /// have under way; a peer that does not read until it is full is refused
     /// with `WouldBlock`, rather than waited for.
     pub(crate) fn send(&self, message: &Out, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(message)?;
-        if bytes.len() > LONGEST_MESSAGE || descriptors.len() > MOST_DESCRIPTORS {
+        self.send_with(message, descriptors, &[])
+    }
+
+    /// Sends a message with bytes behind it, without waiting.
+    pub(crate) fn send_with(
+        &self,
+        message: &Out,
+        descriptors: &[BorrowedFd<'_>],
+        payload: &[u8],
+    ) -> io::Result<()> {
+        let object = serde_json::to_vec(message)?;
+        if object.len() > LONGEST_MESSAGE
+            || payload.len() > LONGEST_PAYLOAD
+            || descriptors.len() > MOST_DESCRIPTORS
+        {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the message is too long for one packet",
             ));
         }
+        let separator: &[u8] = if payload.is_empty() { b"" } else { b"\n" };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
@@ -97,12 +138,21 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         rustix::io::retry_on_intr(|| {
             rustix::net::sendmsg(
                 self.socket.get_ref(),
-                &[IoSlice::new(&bytes)],
+                &[object.as_slice(), separator, payload].map(IoSlice::new),
                 &mut control,
                 SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
             )
         })?;
         Ok(())
+    }
+
+    /// Hears only what has been sent already: from now on the other end cannot
+    /// send any more, and after that the channel is closed.
+    pub(crate) fn hear_the_last(&self) -> io::Result<()> {
+        Ok(rustix::net::shutdown(
+            self.socket.get_ref(),
+            rustix::net::Shutdown::Read,
+        )?)
     }
 
     /// Takes the next packet if there is one, otherwise arranges a wake-up.
@@ -125,23 +175,43 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
 
     /// Takes the next packet if there is one.
     pub(crate) fn try_receive(&self) -> Option<Result<Packet<In>, Silence>> {
-        let received = match receive_packet(self.socket.as_fd()) {
+        // A channel is heard for as long as a handoff lasts, every time the
+        // lifecycle looks around, so the memory is kept.
+        let mut memory = self.memory.borrow_mut();
+        memory.resize(LONGEST_PACKET, 0);
+        let received = match receive_packet(self.socket.as_fd(), &mut memory) {
             // The peer is gone and left something of ours unread. That is told
             // once, and before what the peer has said, which may be why it
             // is gone.
-            Err(rustix::io::Errno::CONNRESET) => receive_packet(self.socket.as_fd()),
+            Err(rustix::io::Errno::CONNRESET) => receive_packet(self.socket.as_fd(), &mut memory),
             received => received,
         };
         match received {
-            Ok(Some((bytes, descriptors))) => Some(
-                serde_json::from_slice(&bytes)
-                    .map(|message| Packet {
-                        message,
-                        descriptors,
-                    })
-                    .map_err(|error| Silence::Nonsense(error.to_string())),
-            ),
-            Ok(None) => Some(Err(Silence::Closed)),
+            Ok(Received { bytes: 0, .. }) => Some(Err(Silence::Closed)),
+            Ok(Received {
+                bytes,
+                descriptors,
+                is_cut,
+            }) => {
+                let packet = &memory[..bytes];
+                let (object, payload) = match memchr::memchr(b'\n', packet) {
+                    Some(end) => (&packet[..end], &packet[end + 1..]),
+                    None => (packet, &[][..]),
+                };
+                if object.len() > LONGEST_MESSAGE || payload.len() > LONGEST_PAYLOAD {
+                    return Some(Err(Silence::Nonsense("a message is too long".to_owned())));
+                }
+                Some(
+                    serde_json::from_slice(object)
+                        .map(|message| Packet {
+                            message,
+                            descriptors,
+                            payload: payload.to_vec(),
+                            is_cut,
+                        })
+                        .map_err(|error| Silence::Nonsense(error.to_string())),
+                )
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => None,
             Err(rustix::io::Errno::CONNRESET) => Some(Err(Silence::Closed)),
             Err(error) => Some(Err(Silence::Nonsense(error.to_string()))),
@@ -155,17 +225,25 @@ impl<Out, In> fmt::Debug for Channel<Out, In> {
     }
 }
 
-/// Receives one packet, every descriptor of it close-on-exec; `None`: closed.
+/// What one call has received.
+struct Received {
+    /// None at all: the other end is closed.
+    bytes: usize,
+    descriptors: Vec<OwnedFd>,
+    /// Whether there was no room for some of the descriptors.
+    is_cut: bool,
+}
+
+/// Receives one packet, every descriptor of it close-on-exec.
 ///
 /// A packet that does not fit is an error, and its descriptors are closed.
-fn receive_packet(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; LONGEST_MESSAGE];
+fn receive_packet(socket: BorrowedFd<'_>, memory: &mut [u8]) -> rustix::io::Result<Received> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         rustix::net::recvmsg(
             socket,
-            &mut [IoSliceMut::new(&mut bytes)],
+            &mut [IoSliceMut::new(memory)],
             &mut control,
             RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
         )
@@ -176,17 +254,14 @@ fn receive_packet(socket: BorrowedFd<'_>) -> rustix::io::Result<Option<(Vec<u8>,
             descriptors.extend(received);
         }
     }
-    if received
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    if received.flags.contains(ReturnFlags::TRUNC) {
         return Err(rustix::io::Errno::MSGSIZE);
     }
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    bytes.truncate(received.bytes);
-    Ok(Some((bytes, descriptors)))
+    Ok(Received {
+        bytes: received.bytes,
+        descriptors,
+        is_cut: received.flags.contains(ReturnFlags::CTRUNC),
+    })
 }
 
 #[cfg(test)]
@@ -214,10 +289,13 @@ mod tests {
         let (ours, theirs) = pair();
         let theirs = SuccessorEnd::new(theirs).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        ours.send(&FromPredecessor::Serve, &[file.as_fd(), file.as_fd()])
-            .unwrap();
+        ours.send(
+            &FromPredecessor::Serve { ledger: false },
+            &[file.as_fd(), file.as_fd()],
+        )
+        .unwrap();
         let packet = theirs.try_receive().unwrap().unwrap();
-        assert_eq!(packet.message, FromPredecessor::Serve);
+        assert_eq!(packet.message, FromPredecessor::Serve { ledger: false });
         assert_eq!(packet.descriptors.len(), 2);
         for descriptor in &packet.descriptors {
             let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
@@ -242,7 +320,8 @@ mod tests {
     #[test]
     fn the_last_words_of_one_that_did_not_listen_are_heard() {
         let (ours, theirs) = pair();
-        ours.send(&FromPredecessor::Serve, &[]).unwrap();
+        ours.send(&FromPredecessor::Serve { ledger: false }, &[])
+            .unwrap();
         rustix::net::send(&theirs, br#"{"message":"published"}"#, SendFlags::empty()).unwrap();
         drop(theirs);
         let packet = ours.try_receive().unwrap().unwrap();
@@ -251,9 +330,43 @@ mod tests {
     }
 
     #[test]
+    fn bytes_behind_a_message_arrive_as_they_are() {
+        let (ours, theirs) = pair();
+        let theirs = SuccessorEnd::new(theirs).unwrap();
+        let payload = b"GET / HTTP/1.1\r\n\n{}";
+        ours.send_with(&FromPredecessor::Proven, &[], payload)
+            .unwrap();
+        ours.send(&FromPredecessor::Proven, &[]).unwrap();
+        assert_eq!(theirs.try_receive().unwrap().unwrap().payload, payload);
+        assert_eq!(theirs.try_receive().unwrap().unwrap().payload, b"");
+        let long = vec![b'x'; LONGEST_PAYLOAD + 1];
+        assert!(
+            ours.send_with(&FromPredecessor::Proven, &[], &long)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn what_was_sent_before_the_last_is_heard_and_nothing_can_be_sent_after_it() {
+        let (ours, theirs) = pair();
+        let theirs = SuccessorEnd::new(theirs).unwrap();
+        ours.send(&FromPredecessor::Proven, &[]).unwrap();
+        theirs.hear_the_last().unwrap();
+        assert!(ours.send(&FromPredecessor::Reload, &[]).is_err());
+        let packet = theirs.try_receive().unwrap().unwrap();
+        assert_eq!(packet.message, FromPredecessor::Proven);
+        assert!(matches!(theirs.try_receive(), Some(Err(Silence::Closed))));
+        theirs.send(&FromSuccessor::Stopping, &[]).unwrap();
+        assert_eq!(
+            ours.try_receive().unwrap().unwrap().message,
+            FromSuccessor::Stopping
+        );
+    }
+
+    #[test]
     fn a_packet_too_long_is_nonsense_and_the_next_one_is_read_whole() {
         let (ours, theirs) = pair();
-        let long = vec![b' '; LONGEST_MESSAGE + 1];
+        let long = vec![b' '; LONGEST_PACKET + 1];
         rustix::net::send(&theirs, &long, SendFlags::empty()).unwrap();
         rustix::net::send(&theirs, br#"{"message":"published"}"#, SendFlags::empty()).unwrap();
         assert!(matches!(

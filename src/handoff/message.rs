@@ -2,92 +2,160 @@
 //!
 //! Each message is a JSON object whose `message` member names it. Descriptors
 //! travel beside it (`SCM_RIGHTS`, unix(7)); a member `fd` is an index into
-//! those of the same packet. Members that are not known are ignored, so that a
-//! later version can add some; a message that is not known is an error.
+//! those of the same packet. Bytes that are no JSON follow the object after a
+//! line feed, which the object itself does not contain. Members that are not
+//! known are ignored, so that a later version can add some; a message that is
+//! not known is an error.
 
 use serde::{Deserialize, Serialize};
 
 use crate::listener::ListenerRecord;
 
 /// The version of the protocol that this process speaks.
-pub(crate) const VERSION: u64 = 1;
+pub(crate) const VERSION: u64 = 2;
 
-/// What a predecessor says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "snake_case")]
-pub(crate) enum FromPredecessor {
-    /// Who started you. Carries the standard input that is meant for you.
-    Welcome {
-        version: u64,
-        pid: i32,
-        generation: u64,
-    },
-    /// The listeners, or some of them; `more` tells whether others follow.
-    Listeners {
-        listeners: Vec<ListenerRecord>,
-        more: bool,
-    },
-    /// Accept from now on; I no longer do.
-    Serve,
-    /// From now on nothing is taken back.
-    Proven,
-    /// I was asked to reload.
-    Reload,
-    /// I was asked to stop the service.
-    Stop,
-    /// You are not to serve; I do. Said before the channel is closed, which
-    /// alone would mean that I have died.
-    Dismissed,
-}
-
-/// What a successor says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "message", rename_all = "snake_case")]
-pub(crate) enum FromSuccessor {
-    /// The claim. `free_descriptors` is how many descriptors it can take.
-    GetListener {
-        version: u64,
-        pid: i32,
-        generation: u64,
-        free_descriptors: u64,
-    },
-    /// Everything is prepared. `listeners` names, by what was requested, those
-    /// of the predecessor's listeners that it keeps.
-    Ready { listeners: Vec<String> },
-    /// The process ID is published.
-    Published,
-    /// It stops on purpose.
-    Stopping,
-    /// It gives up.
-    Failed { reason: String },
-}
-
-impl FromPredecessor {
-    /// The name of the message, as on the wire.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            FromPredecessor::Welcome { .. } => "welcome",
-            FromPredecessor::Listeners { .. } => "listeners",
-            FromPredecessor::Serve => "serve",
-            FromPredecessor::Proven => "proven",
-            FromPredecessor::Reload => "reload",
-            FromPredecessor::Stop => "stop",
-            FromPredecessor::Dismissed => "dismissed",
+/// Defines one side's messages, and with them the list of their names, from
+/// which the tests take what can go wrong: a new message cannot be forgotten.
+macro_rules! messages {
+    (
+        $(#[$about:meta])*
+        enum $side:ident {
+            $(
+                $(#[$note:meta])*
+                $message:ident $({ $($(#[$member_note:meta])* $member:ident: $type:ty,)+ })? = $name:literal,
+            )+
         }
+    ) => {
+        $(#[$about])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(tag = "message")]
+        pub(crate) enum $side {
+            $(
+                $(#[$note])*
+                #[serde(rename = $name)]
+                $message $({ $($(#[$member_note])* $member: $type,)+ })?,
+            )+
+        }
+
+        impl $side {
+            /// The names of all messages, as on the wire.
+            #[cfg(test)]
+            pub(crate) const NAMES: &[&str] = &[$($name),+];
+
+            /// The name of the message, as on the wire.
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $($side::$message { .. } => $name,)+
+                }
+            }
+        }
+    };
+}
+
+messages! {
+    /// What a predecessor says.
+    enum FromPredecessor {
+        /// Who started you. Carries the standard input that is meant for you.
+        Welcome {
+            version: u64,
+            pid: i32,
+            generation: u64,
+        } = "welcome",
+        /// The listeners, or some of them; `more` tells whether others follow.
+        Listeners {
+            listeners: Vec<ListenerRecord>,
+            more: bool,
+            /// What the application hands over besides, if it does.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            state: Option<StateRecord>,
+        } = "listeners",
+        /// Accept from now on; I no longer do.
+        Serve {
+            /// Whether the ledger comes along, in which the successor notes
+            /// what it has done with each connection that is to follow.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            ledger: bool,
+        } = "serve",
+        /// Connections, with what has been read from them, one after another,
+        /// behind the object.
+        Connections {
+            batch: u64,
+            connections: Vec<ConnectionRecord>,
+        } = "connections",
+        /// No more connections will come.
+        HandedOver = "handed_over",
+        /// From now on nothing is taken back.
+        Proven = "proven",
+        /// I was asked to reload.
+        Reload = "reload",
+        /// I was asked to stop the service.
+        Stop = "stop",
+        /// You are not to serve; I do. Said before the channel is closed,
+        /// which alone would mean that I have died.
+        Dismissed = "dismissed",
     }
 }
 
-impl FromSuccessor {
-    /// The name of the message, as on the wire.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
-            FromSuccessor::GetListener { .. } => "get_listener",
-            FromSuccessor::Ready { .. } => "ready",
-            FromSuccessor::Published => "published",
-            FromSuccessor::Stopping => "stopping",
-            FromSuccessor::Failed { .. } => "failed",
-        }
+messages! {
+    /// What a successor says.
+    enum FromSuccessor {
+        /// The claim. `free_descriptors` is how many descriptors it can take.
+        GetListener {
+            version: u64,
+            pid: i32,
+            generation: u64,
+            free_descriptors: u64,
+        } = "get_listener",
+        /// Everything is prepared.
+        Ready {
+            /// By what was requested, those of the predecessor's listeners
+            /// that it keeps.
+            listeners: Vec<String>,
+            /// How many connections it can take.
+            #[serde(default)]
+            room: usize,
+        } = "ready",
+        /// It has the first `taken` connections of a batch, and no other.
+        Adopted {
+            batch: u64,
+            taken: usize,
+            /// How many more it can take.
+            room: usize,
+        } = "adopted",
+        /// The process ID is published.
+        Published = "published",
+        /// It stops on purpose.
+        Stopping = "stopping",
+        /// It gives up.
+        Failed {
+            reason: String,
+        } = "failed",
     }
+}
+
+/// A connection, described; its descriptor has the same place in the packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ConnectionRecord {
+    /// `address:port`, or `unix`.
+    pub(crate) peer: String,
+    /// Its place in the ledger.
+    pub(crate) slot: u32,
+    /// Whether a request on it has been answered.
+    pub(crate) served: bool,
+    /// For how long it has been waiting for a request, or for the rest of a
+    /// request head, in milliseconds.
+    pub(crate) waited_ms: u64,
+    /// How much has been read from it that belongs to a next request.
+    pub(crate) bytes: usize,
+}
+
+/// The application's state: a stream from which it can be read to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StateRecord {
+    /// The index of the stream's descriptor in the packet.
+    pub(crate) fd: usize,
+    /// How many bytes there are.
+    pub(crate) bytes: u64,
 }
 
 #[cfg(test)]
@@ -98,14 +166,14 @@ mod tests {
     #[test]
     fn messages_have_the_form_that_is_documented() {
         let claim = FromSuccessor::GetListener {
-            version: 1,
+            version: 2,
             pid: 7,
             generation: 2,
             free_descriptors: 1000,
         };
         assert_eq!(
             serde_json::to_string(&claim).unwrap(),
-            r#"{"message":"get_listener","version":1,"pid":7,"generation":2,"free_descriptors":1000}"#
+            r#"{"message":"get_listener","version":2,"pid":7,"generation":2,"free_descriptors":1000}"#
         );
         let listeners = FromPredecessor::Listeners {
             listeners: vec![ListenerRecord {
@@ -118,6 +186,7 @@ mod tests {
                 file: None,
             }],
             more: false,
+            state: None,
         };
         assert_eq!(
             serde_json::to_string(&listeners).unwrap(),
@@ -132,8 +201,12 @@ mod tests {
         };
         let json = serde_json::to_value(&message).unwrap();
         assert_eq!(json["message"], message.name());
-        let json = serde_json::to_value(FromPredecessor::Serve).unwrap();
-        assert_eq!(json["message"], FromPredecessor::Serve.name());
+        let serve = FromPredecessor::Serve { ledger: false };
+        assert_eq!(
+            serde_json::to_string(&serve).unwrap(),
+            r#"{"message":"serve"}"#
+        );
+        assert_eq!(serve.name(), "serve");
     }
 
     #[test]
@@ -142,5 +215,13 @@ mod tests {
         assert!(serde_json::from_str::<FromSuccessor>(ready).is_ok());
         let nonsense = r#"{"message":"surrender"}"#;
         assert!(serde_json::from_str::<FromSuccessor>(nonsense).is_err());
+    }
+
+    #[test]
+    fn every_message_is_described() {
+        let document = include_str!("mod.rs");
+        for name in FromPredecessor::NAMES.iter().chain(FromSuccessor::NAMES) {
+            assert!(document.contains(&format!("`{name}`")), "`{name}`");
+        }
     }
 }

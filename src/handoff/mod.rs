@@ -1,4 +1,5 @@
-//! The handoff: how a predecessor passes its listeners to its successor.
+//! The handoff: how a predecessor passes its listeners and its connections to
+//! its successor.
 //!
 //! The two run from the same executable as a rule, but neither takes that for
 //! granted: the channel is a `SOCK_SEQPACKET` socket pair, the messages are
@@ -10,19 +11,32 @@
 //! |---|---|---|---|
 //! | 0 | `welcome` | predecessor | queued before the successor exists: version, who we are, and the real stdin |
 //! | 1 | `get_listener` | successor | the claim: the configuration is read |
-//! | 2 | `listeners` | predecessor | all listeners, in one or more messages |
-//! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps |
-//! | 4 | `serve` | predecessor | the commit: the predecessor no longer accepts, the successor does |
-//! | 5 | `proven` | predecessor | the probation is over |
-//! | 6 | `published` | successor | its process ID is the published one |
+//! | 2 | `listeners` | predecessor | all listeners, in one or more messages, and with the last a stream of the application's state, if there is one |
+//! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps, and how many connections it can take |
+//! | 4 | `serve` | predecessor | the commit: the predecessor no longer accepts, the successor does; with it the ledger |
+//! | 5 | `connections` | predecessor | a batch of connections; there may be any number of them |
+//! | 6 | `adopted` | successor | how many of a batch it has, and how many more it can take |
+//! | 7 | `handed_over` | predecessor | no more connections will come |
+//! | 8 | `proven` | predecessor | the probation is over |
+//! | 9 | `published` | successor | its process ID is the published one |
 //! | – | `reload`, `stop` | predecessor | a signal that the predecessor got and the successor is to act on |
 //! | – | `dismissed` | predecessor | the successor is not to serve; it is about to be killed, if that can be done |
-//! | – | `stopping` | successor | it stops on purpose; nothing is to be taken back |
+//! | – | `stopping` | successor | it stops on purpose; nothing is to be taken back, and nothing more to be handed over |
 //! | – | `failed` | successor | why it gives up before it serves |
 //!
 //! Between 4 and the successor's first accept nobody accepts; connections that
 //! arrive wait in the listeners' queues. If the predecessor dies before it
 //! sends `serve`, the successor has the listeners and serves all the same.
+//! `proven` may come before the last `connections`, if requests take longer
+//! than the probation.
+//!
+//! At most four batches are unacknowledged at a time. A connection is served by
+//! the predecessor until the very tick in which it is sent. Until `proven` the
+//! predecessor keeps a copy of each, and the successor notes in the ledger
+//! ([`crate::ledger`]) what it does with it, so that connections can come back.
+//! A successor does not exit before it has heard `handed_over`, unless it stops
+//! for good: whatever comes to it while it drains, it passes on to its own
+//! successor.
 //!
 //! The successor finds the channel on its standard input, because that is the
 //! one descriptor a process can be given without `unsafe`, without a

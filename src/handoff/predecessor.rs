@@ -16,9 +16,10 @@ use smol::channel::TrySendError;
 use smol::future::{self, Boxed, FutureExt as _};
 
 use super::PREDECESSOR_VARIABLE;
-use super::channel::{Channel, MOST_DESCRIPTORS, Silence};
-use super::message::{FromPredecessor, FromSuccessor, VERSION};
+use super::channel::{Channel, MOST_DESCRIPTORS, Packet, Silence};
+use super::message::{ConnectionRecord, FromPredecessor, FromSuccessor, StateRecord, VERSION};
 use crate::invocation::Invocation;
+use crate::ledger::Ledger;
 use crate::listener::ListenerSet;
 
 /// How long a successor that hung up is given to exit, so that its exit status
@@ -43,6 +44,9 @@ pub(crate) struct Successor {
     pid: Option<u32>,
     begun: Instant,
     step: Step,
+    /// Whether the process that claimed is the one we have started, rather
+    /// than a child of that one, of which we would not know whether it lives.
+    is_our_child: bool,
     /// What it said before it gave up.
     last_words: Option<String>,
     /// Set when it hung up without having exited.
@@ -77,10 +81,25 @@ enum Step {
 #[derive(Debug)]
 pub(crate) enum Report {
     Claimed,
-    Ready { keeps: Vec<String> },
+    Ready {
+        keeps: Vec<String>,
+        /// How many connections it can take.
+        room: usize,
+    },
+    Adopted(Receipt),
     Published,
     Stopping,
     Lost(Loss),
+}
+
+/// What a successor has taken of a batch of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) batch: u64,
+    /// The first ones of it; no other.
+    pub(crate) taken: usize,
+    /// How many more it can take.
+    pub(crate) room: usize,
 }
 
 /// How a successor was lost.
@@ -95,6 +114,8 @@ pub(crate) enum Loss {
     TooFewDescriptors { free: u64, needed: usize },
     Unreachable(io::Error),
     Unwatchable(io::Error),
+    Unresponsive(usize, Duration),
+    NoState(String),
 }
 
 impl fmt::Display for Loss {
@@ -111,10 +132,17 @@ impl fmt::Display for Loss {
             Loss::OutOfOrder(message) => write!(f, "it sent `{message}` out of order"),
             Loss::TooFewDescriptors { free, needed } => write!(
                 f,
-                "it has {free} free file descriptors and needs {needed} for the listeners"
+                "it has {free} free file descriptors and needs {needed} for the handoff"
             ),
             Loss::Unreachable(error) => write!(f, "it could not be sent to: {error}"),
             Loss::Unwatchable(error) => write!(f, "it could not be waited for: {error}"),
+            Loss::Unresponsive(connections, patience) => write!(
+                f,
+                "it has not taken {connections} connections in {patience:?}"
+            ),
+            Loss::NoState(reason) => {
+                write!(f, "the application's state cannot be handed over: {reason}")
+            }
         }
     }
 }
@@ -133,6 +161,7 @@ impl Successor {
             pid: None,
             begun: Instant::now(),
             step: Step::AwaitingClaim,
+            is_our_child: true,
             last_words: None,
             hung_up: None,
         };
@@ -180,25 +209,60 @@ impl Successor {
         self.last_words.as_deref()
     }
 
-    /// Answers the claim.
-    pub(crate) fn send_listeners(&self, listeners: &ListenerSet) -> io::Result<()> {
+    /// Answers the claim; `state` is a stream of so many bytes.
+    pub(crate) fn send_listeners(
+        &self,
+        listeners: &ListenerSet,
+        state: Option<(BorrowedFd<'_>, u64)>,
+    ) -> io::Result<()> {
         // Far below what a packet holds, also with long UNIX paths.
         const BATCH: usize = 64;
-        const { assert!(BATCH <= MOST_DESCRIPTORS) };
+        const { assert!(BATCH < MOST_DESCRIPTORS) };
         let mut batches = listeners.batches(BATCH).peekable();
-        while let Some((listeners, descriptors)) = batches.next() {
+        while let Some((listeners, mut descriptors)) = batches.next() {
             let more = batches.peek().is_some();
-            self.send(
-                &FromPredecessor::Listeners { listeners, more },
-                &descriptors,
-            )?;
+            let state = state.filter(|_| !more).map(|(stream, bytes)| {
+                descriptors.push(stream);
+                let fd = descriptors.len() - 1;
+                StateRecord { fd, bytes }
+            });
+            let message = FromPredecessor::Listeners {
+                listeners,
+                more,
+                state,
+            };
+            self.send(&message, &descriptors)?;
         }
         Ok(())
     }
 
-    /// Tells it to accept from now on.
-    pub(crate) fn send_serve(&self) -> io::Result<()> {
-        self.send(&FromPredecessor::Serve, &[])
+    /// Tells it to accept from now on, and where to note what it does with
+    /// the connections that follow.
+    pub(crate) fn send_serve(&self, ledger: Option<&Ledger>) -> io::Result<()> {
+        let message = FromPredecessor::Serve {
+            ledger: ledger.is_some(),
+        };
+        match ledger {
+            Some(ledger) => self.send(&message, &[ledger.as_fd()]),
+            None => self.send(&message, &[]),
+        }
+    }
+
+    /// Hands connections over, with what has been read from them.
+    pub(crate) fn send_connections(
+        &self,
+        batch: u64,
+        connections: Vec<ConnectionRecord>,
+        descriptors: &[BorrowedFd<'_>],
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let message = FromPredecessor::Connections { batch, connections };
+        self.send_with(&message, descriptors, bytes)
+    }
+
+    /// Tells it that no more connections will come.
+    pub(crate) fn send_handed_over(&self) -> io::Result<()> {
+        self.send(&FromPredecessor::HandedOver, &[])
     }
 
     /// Tells it that its probation is over.
@@ -218,10 +282,23 @@ impl Successor {
     }
 
     fn send(&self, message: &FromPredecessor, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-        match &self.channel {
-            Some(channel) => channel.send(message, descriptors),
+        self.send_with(message, descriptors, &[])
+    }
+
+    fn send_with(
+        &self,
+        message: &FromPredecessor,
+        descriptors: &[BorrowedFd<'_>],
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        let name = message.name();
+        log::trace!("{self}: sending `{name}`");
+        let sent = match &self.channel {
+            Some(channel) => channel.send_with(message, descriptors, bytes),
             None => Err(io::ErrorKind::NotConnected.into()),
-        }
+        };
+        log::trace!("{self}: sent `{name}`");
+        sent
     }
 
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
@@ -251,7 +328,7 @@ impl Successor {
         if let Some(channel) = &self.channel
             && let Poll::Ready(received) = channel.poll_receive(cx)
         {
-            match received {
+            match received.and_then(Packet::whole) {
                 Ok(packet) => match self.hear(packet.message, listeners) {
                     Some(Report::Lost(loss)) => return lost(loss),
                     Some(report) => return Poll::Ready(report),
@@ -295,31 +372,42 @@ impl Successor {
     /// Understands a message; `None` if it calls for nothing.
     fn hear(&mut self, message: FromSuccessor, listeners: usize) -> Option<Report> {
         let name = message.name();
+        log::trace!("{self}: received `{name}`");
         match (message, self.step) {
             (FromSuccessor::GetListener { version, .. }, _) if version != VERSION => {
                 Some(Report::Lost(Loss::Version(version)))
             }
             (
                 FromSuccessor::GetListener {
+                    pid,
                     free_descriptors: free,
                     ..
                 },
                 Step::AwaitingClaim,
             ) => {
                 self.step = Step::AwaitingReadiness;
+                self.is_our_child = u32::try_from(pid).ok() == self.pid;
                 // A packet whose descriptors do not fit arrives without them;
-                // better to say so here than to wonder there.
-                Some(if free < listeners as u64 {
-                    let needed = listeners;
+                // better to say so here than to wonder there. The ledger and
+                // the application's state want one each.
+                let needed = listeners + 2;
+                Some(if free < needed as u64 {
                     Report::Lost(Loss::TooFewDescriptors { free, needed })
                 } else {
                     Report::Claimed
                 })
             }
-            (FromSuccessor::Ready { listeners }, Step::AwaitingReadiness) => {
+            (FromSuccessor::Ready { listeners, room }, Step::AwaitingReadiness) => {
                 self.step = Step::Serving;
-                Some(Report::Ready { keeps: listeners })
+                Some(Report::Ready {
+                    keeps: listeners,
+                    room,
+                })
             }
+            (
+                FromSuccessor::Adopted { batch, taken, room },
+                Step::Serving | Step::Proven | Step::Published,
+            ) => Some(Report::Adopted(Receipt { batch, taken, room })),
             (FromSuccessor::Published, Step::Proven) => {
                 self.step = Step::Published;
                 Some(Report::Published)
@@ -334,6 +422,7 @@ impl Successor {
             (
                 FromSuccessor::GetListener { .. }
                 | FromSuccessor::Ready { .. }
+                | FromSuccessor::Adopted { .. }
                 | FromSuccessor::Published
                 | FromSuccessor::Stopping,
                 Step::AwaitingClaim
@@ -352,21 +441,23 @@ impl Successor {
         }
     }
 
-    /// Kills it if it lives, then reaps it and closes the channel.
+    /// Kills it if it lives, then reaps it and closes the channel; tells
+    /// whether it is certain to be gone.
     ///
     /// The returned future only waits; the signal is sent before this returns,
     /// unless the process is still being started.
-    pub(crate) fn dismiss(self) -> impl Future<Output = ()> + use<> {
-        let Successor {
-            channel, process, ..
-        } = self;
+    pub(crate) fn dismiss(self) -> impl Future<Output = bool> + use<> {
         // A process that is not our child may have the other end, if the
         // executable is a script that starts another one.
-        if let Some(channel) = &channel
-            && let Err(error) = channel.send(&FromPredecessor::Dismissed, &[])
-        {
+        if let Err(error) = self.send(&FromPredecessor::Dismissed, &[]) {
             log::debug!("`dismissed` did not reach the successor: {error}");
         }
+        let Successor {
+            channel,
+            process,
+            is_our_child,
+            ..
+        } = self;
         if let Process::Running(running) = &process {
             running.kill();
         }
@@ -380,14 +471,17 @@ impl Successor {
                 if let Some(mut running) = running {
                     running.exit().await;
                 }
+                is_our_child
             };
             let patience = async {
                 Timer::after(BURIAL).await;
                 log::warn!("a killed successor has not exited in {BURIAL:?}");
+                false
             };
-            burial.or(patience).await;
+            let is_gone = burial.or(patience).await;
             // Only now may it see the end of the channel.
             drop(channel);
+            is_gone
         }
     }
 }
@@ -503,6 +597,7 @@ mod tests {
             pid: None,
             begun: Instant::now(),
             step: Step::AwaitingClaim,
+            is_our_child: true,
             last_words: None,
             hung_up: None,
         };

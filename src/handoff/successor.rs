@@ -12,8 +12,8 @@ use rustix::process::Resource;
 use smol::future::FutureExt as _;
 
 use super::PREDECESSOR_VARIABLE;
-use super::channel::{Channel, Silence};
-use super::message::{FromPredecessor, FromSuccessor, VERSION};
+use super::channel::{Channel, Packet, Silence};
+use super::message::{ConnectionRecord, FromPredecessor, FromSuccessor, VERSION};
 use crate::error::{Error, Result};
 use crate::listener::ListenerRecord;
 
@@ -30,16 +30,40 @@ pub(crate) struct Predecessor {
     channel: Option<Channel<FromSuccessor, FromPredecessor>>,
     pid: i32,
     generation: u64,
+    /// Whether it may hand connections over yet.
+    hands_over: bool,
+}
+
+/// What a predecessor gives when it is asked for its listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Inheritance {
+    pub(crate) listeners: Vec<(ListenerRecord, OwnedFd)>,
+    /// A stream of so many bytes.
+    pub(crate) state: Option<(OwnedFd, u64)>,
 }
 
 /// What a predecessor asks of us once we serve.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Request {
+    Adopt(Delivery),
+    /// No more connections will come.
+    HandedOver,
     Proven,
     Reload,
     Stop,
     /// It is gone, so it will not take anything back.
     Gone,
+}
+
+/// A batch of connections.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) batch: u64,
+    pub(crate) connections: Vec<ConnectionRecord>,
+    /// Of the first connections, if there was no room for all.
+    pub(crate) descriptors: Vec<OwnedFd>,
+    /// What was read from them, one after another.
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl fmt::Debug for Predecessor {
@@ -61,7 +85,7 @@ impl Predecessor {
         let step = "taking the channel over from standard input";
         let channel = channel.map_err(|cause| Error::handoff(step, cause))?;
         // It was sent before this process was started.
-        let packet = match channel.try_receive() {
+        let packet = match channel.try_receive().map(|it| it.and_then(Packet::whole)) {
             Some(Ok(packet)) => packet,
             Some(Err(silence)) => return Err(Error::handoff("reading the welcome", silence)),
             None => {
@@ -73,7 +97,9 @@ impl Predecessor {
             channel: Some(channel),
             pid: 0,
             generation: 0,
+            hands_over: true,
         };
+        predecessor.received(&packet.message);
         match (packet.message, packet.descriptors.as_slice()) {
             (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
                 let error = Error::version(version, VERSION);
@@ -118,10 +144,7 @@ impl Predecessor {
     ///
     /// `None` if the predecessor died before it sent them: then there is
     /// nothing to take over.
-    pub(crate) async fn claim(
-        &mut self,
-        generation: u64,
-    ) -> Result<Option<Vec<(ListenerRecord, OwnedFd)>>> {
+    pub(crate) async fn claim(&mut self, generation: u64) -> Result<Option<Inheritance>> {
         const STEP: &str = "claiming the listeners";
         let claim = FromSuccessor::GetListener {
             version: VERSION,
@@ -132,44 +155,72 @@ impl Predecessor {
         // An error here means that the predecessor is gone, which the wait for
         // its answer finds out.
         self.send(&claim);
-        let mut claimed = Vec::new();
+        let mut inheritance = Inheritance::default();
         loop {
             let Some((message, descriptors)) = self.receive(STEP).await? else {
                 return Ok(None);
             };
-            let FromPredecessor::Listeners { listeners, more } = message else {
+            let FromPredecessor::Listeners {
+                listeners,
+                more,
+                state,
+            } = message
+            else {
                 let cause = unexpected(&message, descriptors.len());
                 return Err(Error::handoff(STEP, cause));
             };
             let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+            let mut take = |fd: usize| descriptors.get_mut(fd).and_then(Option::take);
             for record in listeners {
-                let Some(descriptor) = descriptors.get_mut(record.fd).and_then(Option::take) else {
+                let Some(descriptor) = take(record.fd) else {
                     return Err(Error::adopt(
                         &record.addr.requested,
                         "its descriptor was not sent along",
                     ));
                 };
-                claimed.push((record, descriptor));
+                inheritance.listeners.push((record, descriptor));
+            }
+            if let Some(state) = state {
+                let Some(stream) = take(state.fd) else {
+                    return Err(Error::state("its descriptor was not sent along"));
+                };
+                inheritance.state = Some((stream, state.bytes));
             }
             if !more {
-                return Ok(Some(claimed));
+                return Ok(Some(inheritance));
             }
         }
     }
 
-    /// Says that everything is prepared, and waits for the word to accept.
+    /// Says that everything is prepared and that there is room for so many
+    /// connections, and waits for the word to accept; with it may come the
+    /// ledger for the connections that follow.
     ///
     /// Returns also when the predecessor is gone: then nobody else accepts.
-    pub(crate) async fn await_serve(&mut self, keeps: Vec<String>) -> Result<()> {
+    pub(crate) async fn await_serve(
+        &mut self,
+        keeps: Vec<String>,
+        room: usize,
+    ) -> Result<Option<OwnedFd>> {
         const STEP: &str = "waiting for the word to serve";
-        self.send(&FromSuccessor::Ready { listeners: keeps });
-        match self.receive(STEP).await? {
-            None | Some((FromPredecessor::Serve, _)) => Ok(()),
-            Some((message, descriptors)) => Err(Error::handoff(
-                STEP,
-                unexpected(&message, descriptors.len()),
-            )),
+        self.send(&FromSuccessor::Ready {
+            listeners: keeps,
+            room,
+        });
+        let Some((message, mut descriptors)) = self.receive(STEP).await? else {
+            return Ok(None);
+        };
+        match (&message, descriptors.len()) {
+            (FromPredecessor::Serve { ledger: false }, 0) => Ok(None),
+            (FromPredecessor::Serve { ledger: true }, 1) => Ok(descriptors.pop()),
+            (message, count) => Err(Error::handoff(STEP, unexpected(message, count))),
         }
+    }
+
+    /// Says how many connections of a batch we have, and how many more we can
+    /// take.
+    pub(crate) fn send_adopted(&self, batch: u64, taken: usize, room: usize) {
+        self.send(&FromSuccessor::Adopted { batch, taken, room });
     }
 
     /// Says that our process ID is the published one.
@@ -193,13 +244,32 @@ impl Predecessor {
     /// Sends to a predecessor that may be gone; that it is gone is found out
     /// by listening, not by speaking.
     fn send(&self, message: &FromSuccessor) {
+        let name = message.name();
+        log::trace!("predecessor {}: sending `{name}`", self.pid);
         if let Some(channel) = &self.channel
             && let Err(error) = channel.send(message, &[])
         {
-            log::debug!(
-                "`{}` did not reach the predecessor: {error}",
-                message.name()
-            );
+            log::debug!("`{name}` did not reach the predecessor: {error}");
+        }
+        log::trace!("predecessor {}: sent `{name}`", self.pid);
+    }
+
+    fn received(&self, message: &FromPredecessor) {
+        log::trace!("predecessor {}: received `{}`", self.pid, message.name());
+    }
+
+    /// Whether it may hand connections over yet, or is there to take them
+    /// back.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.hands_over
+    }
+
+    /// Takes no more from it than what it has sent already.
+    pub(crate) fn hear_the_last(&self) {
+        if let Some(channel) = &self.channel
+            && let Err(error) = channel.hear_the_last()
+        {
+            log::debug!("the channel to the predecessor could not be closed: {error}");
         }
     }
 
@@ -212,32 +282,54 @@ impl Predecessor {
         let Poll::Ready(received) = channel.poll_receive(cx) else {
             return Poll::Pending;
         };
-        let request = match received {
-            Ok(packet) => match packet.message {
-                FromPredecessor::Proven => Request::Proven,
-                FromPredecessor::Reload => Request::Reload,
-                // It serves again, so nobody loses anything by our going.
-                FromPredecessor::Stop | FromPredecessor::Dismissed => Request::Stop,
-                message @ (FromPredecessor::Welcome { .. }
-                | FromPredecessor::Listeners { .. }
-                | FromPredecessor::Serve) => {
-                    log::warn!(
-                        "the predecessor sent `{}` out of order; it is no longer listened to",
-                        message.name()
-                    );
-                    Request::Gone
+        let request = received.map(|packet| {
+            self.received(&packet.message);
+            self.understand(packet)
+        });
+        let problem = match request {
+            Ok(Ok(request)) => {
+                if matches!(request, Request::HandedOver) {
+                    self.hands_over = false;
                 }
-            },
-            Err(Silence::Closed) => Request::Gone,
-            Err(Silence::Nonsense(what)) => {
-                log::warn!("the predecessor spoke nonsense: {what}; it is no longer listened to");
-                Request::Gone
+                return Poll::Ready(request);
             }
+            Err(Silence::Closed) => None,
+            Ok(Err(name)) => Some(format!("sent `{name}` out of order")),
+            Err(Silence::Nonsense(what)) => Some(format!("spoke nonsense: {what}")),
         };
-        if request == Request::Gone {
-            self.channel = None;
+        if let Some(problem) = problem {
+            log::warn!("the predecessor {problem}; it is no longer listened to");
         }
-        Poll::Ready(request)
+        self.channel = None;
+        Poll::Ready(Request::Gone)
+    }
+
+    /// What a packet asks of us; otherwise the name of a message that comes
+    /// too late.
+    fn understand(
+        &self,
+        packet: Packet<FromPredecessor>,
+    ) -> std::result::Result<Request, &'static str> {
+        let name = packet.message.name();
+        match packet.message {
+            FromPredecessor::Connections { batch, connections } if self.hands_over => {
+                Ok(Request::Adopt(Delivery {
+                    batch,
+                    connections,
+                    descriptors: packet.descriptors,
+                    bytes: packet.payload,
+                }))
+            }
+            FromPredecessor::HandedOver => Ok(Request::HandedOver),
+            FromPredecessor::Proven => Ok(Request::Proven),
+            FromPredecessor::Reload => Ok(Request::Reload),
+            // It serves again, so nobody loses anything by our going.
+            FromPredecessor::Stop | FromPredecessor::Dismissed => Ok(Request::Stop),
+            FromPredecessor::Welcome { .. }
+            | FromPredecessor::Listeners { .. }
+            | FromPredecessor::Serve { .. }
+            | FromPredecessor::Connections { .. } => Err(name),
+        }
     }
 
     /// Receives one message within the deadline; `None` if the predecessor is
@@ -254,12 +346,17 @@ impl Predecessor {
             None
         };
         let received = async { Some(channel.receive().await) };
-        match received.or(patience).await {
+        let received = received.or(patience).await;
+        match received.map(|received| received.and_then(Packet::whole)) {
             Some(Ok(packet)) if packet.message == FromPredecessor::Dismissed => {
+                self.received(&packet.message);
                 self.channel = None;
                 Err(Error::dismissed(step))
             }
-            Some(Ok(packet)) => Ok(Some((packet.message, packet.descriptors))),
+            Some(Ok(packet)) => {
+                self.received(&packet.message);
+                Ok(Some((packet.message, packet.descriptors)))
+            }
             Some(Err(Silence::Closed)) => {
                 self.channel = None;
                 Ok(None)
@@ -295,7 +392,7 @@ fn channel_on_stdin() -> Option<io::Result<Channel<FromSuccessor, FromPredecesso
 }
 
 /// How many descriptors this process can still open, as far as it can tell.
-fn free_descriptors() -> u64 {
+pub(crate) fn free_descriptors() -> u64 {
     // Without /proc the limit itself is the best guess; a wrong one ends in a
     // truncated packet, which is noticed.
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;

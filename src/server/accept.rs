@@ -1,18 +1,19 @@
 //! Taking connections off a listener's queue.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::Timer;
 use smol::future;
 
+use crate::connection::Parcel;
 use crate::listener::Listener;
-use crate::roster::{Roster, Ticket};
+use crate::roster::Roster;
 
-/// What is done with an accepted connection; it starts a task and returns.
-pub(super) type Attend = Rc<dyn Fn(OwnedFd, Ticket)>;
+/// What is done with a connection that is to be served; it starts a task and
+/// returns.
+pub(super) type Attend = Rc<dyn Fn(Parcel)>;
 
 /// How many connections are accepted before others get their turn.
 const BURST: usize = 16;
@@ -55,7 +56,7 @@ pub(super) fn accept_some(
 ) -> io::Result<usize> {
     for accepted in 0..most {
         match listener.accept()? {
-            Some((socket, peer)) => attend(socket, roster.admit(peer)),
+            Some((socket, peer)) => attend(Parcel::fresh(socket, roster.admit(peer))),
             None => return Ok(accepted),
         }
     }
@@ -120,9 +121,7 @@ mod tests {
             let roster = Rc::new(Roster::default());
             let open = Rc::new(RefCell::new(Vec::new()));
             let attended = Rc::clone(&open);
-            let attend: Attend = Rc::new(move |socket, ticket| {
-                attended.borrow_mut().push((socket, ticket));
-            });
+            let attend: Attend = Rc::new(move |parcel| attended.borrow_mut().push(parcel));
             let mut accepting = std::pin::pin!(accept(listener, Rc::clone(&roster), LIMIT, attend));
             // Each that closes makes room for one.
             for _ in 0..clients.len() - LIMIT {

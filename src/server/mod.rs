@@ -1,8 +1,12 @@
 //! The server: what a user configures, and what runs it.
 
 mod accept;
+mod adoption;
+mod handover;
 mod run;
+mod state;
 
+use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -17,6 +21,9 @@ use crate::limits::Limits;
 use crate::listener::Address;
 use crate::status::Status;
 use crate::transition::Transition;
+
+use self::handover::Outbox;
+use self::state::State;
 
 /// An HTTP/1.1 server that `SIGHUP` replaces by a fresh process.
 ///
@@ -47,6 +54,8 @@ use crate::transition::Transition;
 /// | [`ready_timeout`](Server::ready_timeout) | 30 s |
 /// | [`drain_timeout`](Server::drain_timeout) | 30 s |
 /// | [`probation`](Server::probation) | 500 ms |
+/// | [`hand_over`](Server::hand_over) | yes |
+/// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
 /// | [`pid_file`](Server::pid_file) | none |
 /// | [`limits`](Server::limits) | see [`Limits`] |
 pub struct Server<H> {
@@ -63,6 +72,8 @@ struct Options {
     ready_timeout: Duration,
     drain_timeout: Duration,
     probation: Duration,
+    hand_over: bool,
+    state: State,
     pid_file: Option<PathBuf>,
     limits: Limits,
     on_transition: Box<dyn FnMut(&Transition)>,
@@ -88,6 +99,8 @@ impl<H: Handler> Server<H> {
                 ready_timeout: Duration::from_secs(30),
                 drain_timeout: Duration::from_secs(30),
                 probation: Duration::from_millis(500),
+                hand_over: true,
+                state: State::default(),
                 pid_file: None,
                 limits: Limits::default(),
                 on_transition: Box::new(|_| {}),
@@ -136,12 +149,91 @@ impl<H: Handler> Server<H> {
     }
 
     /// For how long after a successor took over its loss is undone: the
-    /// predecessor accepts again. Zero turns this off.
+    /// predecessor accepts again, and connections that were handed over go on
+    /// being served by it, except for those on which the successor may have
+    /// read a request that it has not answered. Zero turns this off.
     ///
     /// The predecessor does not exit, and the successor does not begin a
     /// restart of its own, before the probation is over.
     pub fn probation(mut self, probation: Duration) -> Self {
         self.options.probation = probation;
+        self
+    }
+
+    /// Whether open connections move to a successor of this process: those that
+    /// are idle at once, those that are busy after their response. Their
+    /// clients do not notice.
+    ///
+    /// What cannot move is finished here: connections that have been upgraded,
+    /// those whose request takes longer than the
+    /// [`drain_timeout`](Server::drain_timeout), and those for which the
+    /// successor has no room left. Without hand-over all connections are: the
+    /// next response on each of them says `Connection: close`, and those that
+    /// are idle are closed after a grace ([`Limits::drain_grace`]).
+    pub fn hand_over(mut self, hand_over: bool) -> Self {
+        self.options.hand_over = hand_over;
+        self
+    }
+
+    /// Offers state of the application to each successor: what `offer` returns
+    /// is given to the successor's [`accept_state`](Server::accept_state).
+    ///
+    /// It is called when a successor has claimed the listeners, and runs on the
+    /// thread that serves. This process goes on serving after that, so the
+    /// state is a copy of what may yet change here. It is sent at the pace at
+    /// which the successor takes it. If `offer` returns an error, or more than
+    /// [`max_state_bytes`](Server::max_state_bytes), the restart has failed and
+    /// this process serves on.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use std::cell::Cell;
+    /// use std::rc::Rc;
+    ///
+    /// use heirloom::{Response, Server};
+    ///
+    /// let visits = Rc::new(Cell::new(0_u64));
+    /// let (offered, accepted) = (Rc::clone(&visits), Rc::clone(&visits));
+    /// Server::new(move |_request| {
+    ///     visits.set(visits.get() + 1);
+    ///     let answer = format!("You are number {}.\n", visits.get());
+    ///     async { Ok(Response::from(answer)) }
+    /// })
+    /// .offer_state(move || Ok(offered.get().to_be_bytes().to_vec()))
+    /// .accept_state(move |bytes| {
+    ///     accepted.set(u64::from_be_bytes(bytes.as_slice().try_into()?));
+    ///     Ok(())
+    /// })
+    /// .listen("127.0.0.1:8000")
+    /// .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub fn offer_state(
+        mut self,
+        offer: impl FnMut() -> std::result::Result<Vec<u8>, Box<dyn StdError + Send + Sync>> + 'static,
+    ) -> Self {
+        self.options.state.offer = Some(Box::new(offer));
+        self
+    }
+
+    /// Accepts the state that the predecessor offers, before this process is
+    /// ready; not called if there is no predecessor or it offers none.
+    ///
+    /// If `accept` returns an error, or the state cannot be read to its end,
+    /// this process gives up, and the predecessor serves on.
+    pub fn accept_state(
+        mut self,
+        accept: impl FnOnce(Vec<u8>) -> std::result::Result<(), Box<dyn StdError + Send + Sync>>
+        + 'static,
+    ) -> Self {
+        self.options.state.accept = Some(Box::new(accept));
+        self
+    }
+
+    /// How many bytes of state may be offered or accepted.
+    pub fn max_state_bytes(mut self, bytes: u64) -> Self {
+        self.options.state.max_bytes = bytes;
         self
     }
 
@@ -227,17 +319,16 @@ impl<H: Handler> Server<H> {
         };
         status.set_generation(generation.number());
         let executor = Rc::new(LocalExecutor::new());
-        let protocol = Rc::new(Protocol::new(
-            handler,
-            options.limits.clone(),
-            status.clone(),
-        ));
+        let outbox = Rc::new(Outbox::default());
+        let leaving = Rc::clone(&outbox);
+        let protocol = Protocol::new(handler, options.limits.clone(), status.clone());
+        let protocol = Rc::new(protocol.leaving_to(move |parcel| leaving.push(parcel)));
         let spawner = Rc::downgrade(&executor);
-        let attend: accept::Attend = Rc::new(move |socket, ticket| {
-            // The executor is gone only when nothing is accepted any more.
+        let attend: accept::Attend = Rc::new(move |parcel| {
+            // The executor is gone only when nothing is served any more.
             if let Some(executor) = spawner.upgrade() {
                 executor
-                    .spawn(connection::serve(socket, ticket, Rc::clone(&protocol)))
+                    .spawn(connection::serve(parcel, Rc::clone(&protocol)))
                     .detach();
             }
         });
@@ -250,6 +341,7 @@ impl<H: Handler> Server<H> {
                 options,
                 status,
                 attend,
+                outbox,
             ))
             .await
     }

@@ -6,6 +6,7 @@
 //! happens in one tick of the executor.
 
 use std::collections::VecDeque;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,26 +19,30 @@ use smol::{LocalExecutor, Task};
 
 use super::Options;
 use super::accept::{Attend, accept, accept_some};
+use super::adoption::Adoption;
+use super::handover::{Handover, Outbox, Progress};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
-use crate::handoff::successor::{Predecessor, Request};
+use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request};
 use crate::invocation::Invocation;
+use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
 use crate::listener::{Address, BACKLOG, ListenerSet};
 use crate::pid_file::PidFile;
 use crate::roster::Roster;
 use crate::status::Status;
-use crate::transition::Transition;
+use crate::transition::{HandoverSummary, Transition};
 
 /// Starts up, serves, and returns when the process is to exit.
 pub(super) async fn run(
     executor: Rc<LocalExecutor<'static>>,
     generation: Generation,
     addresses: Result<Vec<Address>>,
-    options: Options,
+    mut options: Options,
     status: Status,
     attend: Attend,
+    outbox: Rc<Outbox>,
 ) -> Result<()> {
     let Generation {
         number,
@@ -50,6 +55,7 @@ pub(super) async fn run(
         predecessor,
         listeners: ListenerSet::default(),
         pid_file: None,
+        adoption: Adoption::default(),
     };
     let mut stops = Stops::catch()?;
     // A stop wins over a start-up that is under way.
@@ -58,7 +64,7 @@ pub(super) async fn run(
         None
     };
     let started = stopped
-        .or(async { Some(startup.prepare(addresses, &options).await) })
+        .or(async { Some(startup.prepare(addresses, &mut options).await) })
         .await;
     match started {
         Some(Ok(())) => {}
@@ -84,11 +90,16 @@ pub(super) async fn run(
         predecessor: startup.predecessor,
         successor: None,
         keeps: Vec::new(),
+        room: 0,
+        handover: None,
         burials: Vec::new(),
+        delivery: None,
+        adoption: startup.adoption,
         listeners: startup.listeners,
         accepting: Vec::new(),
         roster: Rc::default(),
         attend,
+        outbox,
         pid_file: startup.pid_file,
         status,
         clocks: Clocks::default(),
@@ -110,31 +121,44 @@ struct Startup {
     predecessor: Option<Predecessor>,
     listeners: ListenerSet,
     pid_file: Option<PidFile>,
+    adoption: Adoption,
 }
 
 impl Startup {
     /// Gets everything that is needed for serving; returns when this process
     /// is to accept.
-    async fn prepare(&mut self, addresses: Result<Vec<Address>>, options: &Options) -> Result<()> {
+    async fn prepare(
+        &mut self,
+        addresses: Result<Vec<Address>>,
+        options: &mut Options,
+    ) -> Result<()> {
         let addresses = addresses?;
-        let mut claimed = Vec::new();
+        let mut inheritance = Inheritance::default();
         if let Some(predecessor) = &mut self.predecessor {
             match predecessor.claim(self.number).await? {
-                Some(listeners) => claimed = listeners,
+                Some(claimed) => inheritance = claimed,
                 None => log::warn!(
                     "predecessor {} died before it handed over its listeners",
                     predecessor.pid()
                 ),
             }
         }
-        self.listeners = ListenerSet::open(&addresses, claimed).await?;
+        self.listeners = ListenerSet::open(&addresses, inheritance.listeners).await?;
+        if let Some((stream, bytes)) = inheritance.state {
+            options.state.accept(stream, bytes).await?;
+        }
         if let Some(path) = &options.pid_file {
             self.pid_file = Some(PidFile::prepare(path)?);
         }
+        self.adoption = Adoption::prepare(options.limits.max_connections);
         match &mut self.predecessor {
             Some(predecessor) => {
                 let keeps = self.listeners.adopted().to_vec();
-                predecessor.await_serve(keeps).await
+                let room = self.adoption.capacity();
+                if let Some(ledger) = predecessor.await_serve(keeps, room).await? {
+                    self.adoption.note_in(ledger);
+                }
+                Ok(())
             }
             None => match &mut self.pid_file {
                 Some(pid_file) => pid_file.publish(),
@@ -164,13 +188,23 @@ struct Running {
     successor: Option<Successor>,
     /// Where those of our listeners are bound that the successor keeps.
     keeps: Vec<String>,
-    /// Dismissed successors that have yet to be reaped.
+    /// How many connections the successor has said it can take.
+    room: usize,
+    /// Connections on their way to the successor.
+    handover: Option<Handover>,
+    /// Dismissed successors that have yet to be reaped, and what they had of
+    /// ours to be taken back.
     burials: Vec<Task<()>>,
+    /// The application's state on its way to the successor.
+    delivery: Option<Task<()>>,
+    /// Connections on their way from the predecessor.
+    adoption: Adoption,
     listeners: ListenerSet,
     /// One task for each listener that is being accepted on.
     accepting: Vec<Task<()>>,
     roster: Rc<Roster>,
     attend: Attend,
+    outbox: Rc<Outbox>,
     pid_file: Option<PidFile>,
     status: Status,
     clocks: Clocks,
@@ -192,6 +226,7 @@ impl Running {
         let roster = Rc::clone(&self.roster);
         let sweep = self.executor.spawn(async move { roster.sweep().await });
         if self.predecessor.as_ref().is_some_and(Predecessor::is_gone) {
+            self.adoption.retire_notes();
             self.pending.push_back(Event::Proven);
         }
         self.start_accepting();
@@ -201,7 +236,7 @@ impl Running {
             std::process::id(),
             self.listeners
         );
-        self.tell(None);
+        self.tell(None, None);
         while self.state != State::Exited {
             let event = future::poll_fn(|cx| self.poll_event(cx)).await;
             self.take_step(event);
@@ -240,7 +275,7 @@ impl Running {
         }
         self.state = after;
         if before.phase() != after.phase() || self.failure.is_some() {
-            self.tell(Some(before.phase()));
+            self.tell(Some(before.phase()), None);
         }
     }
 
@@ -261,13 +296,35 @@ impl Running {
         if let Some(event) = self.hear_predecessor(cx) {
             return Poll::Ready(event);
         }
-        if let Poll::Ready(event) = self.clocks.poll(cx) {
+        if let Some(event) = self.poll_handover(cx) {
             return Poll::Ready(event);
         }
-        if self.drain_watched {
+        // A successor that has something of ours and does not say so may hang:
+        // nobody is proven meanwhile.
+        let is_proving = !self
+            .handover
+            .as_ref()
+            .is_some_and(Handover::is_unacknowledged);
+        if let Poll::Ready(event) = self.clocks.poll(is_proving, cx) {
+            return Poll::Ready(event);
+        }
+        self.burials
+            .retain_mut(|burial| burial.poll(cx).is_pending());
+        // What was handed over and comes back is still ours.
+        if self.drain_watched && self.burials.is_empty() {
             let drained = std::pin::pin!(self.roster.below(1));
             if Future::poll(drained, cx).is_ready() {
-                return Poll::Ready(Event::Drained);
+                match &self.predecessor {
+                    // It may yet hand connections over to us. If the service
+                    // stops, it is to keep them; otherwise we pass them on.
+                    Some(predecessor) if predecessor.hands_over() => {
+                        if matches!(self.state, State::Stopping | State::StoppingTogether) {
+                            predecessor.hear_the_last();
+                            cx.waker().wake_by_ref();
+                        }
+                    }
+                    _ => return Poll::Ready(Event::Drained),
+                }
             }
         }
         poll_signal(&mut self.reloads, cx).map(|()| Event::Reload)
@@ -285,9 +342,20 @@ impl Running {
         };
         match report {
             Report::Claimed => return Some(Event::Claimed),
-            Report::Ready { keeps } => {
+            Report::Ready { keeps, room } => {
                 self.keeps = keeps;
+                self.room = room;
                 return Some(Event::Ready);
+            }
+            Report::Adopted(receipt) => {
+                let acknowledged = match &mut self.handover {
+                    Some(handover) => handover.acknowledge(receipt),
+                    None => Err(Loss::OutOfOrder("adopted")),
+                };
+                if let Err(loss) = acknowledged {
+                    self.loss = Some(loss);
+                    return Some(Event::Lost);
+                }
             }
             Report::Published => return Some(Event::Published),
             // Whoever stops the process that serves means the service, so
@@ -296,6 +364,9 @@ impl Running {
             // serve, because the queue is open until we close it too.
             Report::Stopping => {
                 self.keeps.clear();
+                if let Some(handover) = &mut self.handover {
+                    handover.close();
+                }
                 // Nor will it be published any more.
                 if self.state == State::Publishing {
                     return Some(Event::Published);
@@ -321,10 +392,20 @@ impl Running {
             let Poll::Ready(request) = predecessor.poll_request(cx) else {
                 return None;
             };
-            if request == Request::Gone {
-                self.predecessor = None;
-            }
             match request {
+                Request::Adopt(delivery) => {
+                    self.adopt(delivery);
+                    // There may be more, but not before everybody else had a
+                    // turn.
+                    cx.waker().wake_by_ref();
+                    return None;
+                }
+                Request::HandedOver => {
+                    let adopted = self.adoption.adopted();
+                    if adopted > 0 {
+                        log::info!("{adopted} connections were taken over from the predecessor");
+                    }
+                }
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
                     if self.stop_count.by_predecessor() {
@@ -333,6 +414,10 @@ impl Running {
                 }
                 // A predecessor that exits after it said so says nothing new.
                 Request::Proven | Request::Gone => {
+                    if matches!(request, Request::Gone) {
+                        self.predecessor = None;
+                    }
+                    self.adoption.retire_notes();
                     if self.state.is_unproven() {
                         return Some(Event::Proven);
                     }
@@ -341,31 +426,78 @@ impl Running {
         }
     }
 
+    fn adopt(&mut self, delivery: Delivery) {
+        let batch = delivery.batch;
+        let (taken, room) = self.adoption.adopt(delivery, &self.roster, &self.attend);
+        if let Some(predecessor) = &self.predecessor {
+            predecessor.send_adopted(batch, taken, room);
+        }
+    }
+
+    /// Whether the predecessor may yet hand connections over to us.
+    fn predecessor_hands_over(&self) -> bool {
+        self.predecessor
+            .as_ref()
+            .is_some_and(Predecessor::hands_over)
+    }
+
+    fn poll_handover(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        // Until the probation is over, our listeners may hold connections that
+        // we are the only one to accept.
+        let more_may_come = self.predecessor_hands_over() || self.state.is_probation();
+        let (handover, successor) = (self.handover.as_mut()?, self.successor.as_ref()?);
+        match handover.poll(successor, more_may_come, cx) {
+            Poll::Ready(Progress::Settled(summary)) => {
+                log::info!("{successor} has what could move: {summary}");
+                self.tell(Some(self.state.phase()), Some(summary));
+                // It goes on, for those that are still busy.
+                cx.waker().wake_by_ref();
+                None
+            }
+            Poll::Ready(Progress::Lost(loss)) => {
+                self.loss = Some(loss);
+                Some(Event::Lost)
+            }
+            Poll::Pending => None,
+        }
+    }
+
     fn perform(&mut self, effect: Effect, event: Event) {
+        log::trace!("{}performing {effect:?}", self.peer());
+        self.perform_quietly(effect, event);
+        log::trace!("{}performed {effect:?}", self.peer());
+    }
+
+    /// Whom a restart is a matter of, in front of a record.
+    fn peer(&self) -> String {
+        match (&self.successor, &self.predecessor) {
+            _ if !log::log_enabled!(log::Level::Trace) => String::new(),
+            (Some(successor), _) => format!("{successor}: "),
+            (None, Some(predecessor)) => format!("predecessor {}: ", predecessor.pid()),
+            (None, None) => String::new(),
+        }
+    }
+
+    fn perform_quietly(&mut self, effect: Effect, event: Event) {
         match effect {
             Effect::Spawn => self.spawn(),
-            Effect::SendListeners => {
-                let sent = self.successor.as_ref().map(|successor| {
-                    log::info!("{successor} has claimed the listeners");
-                    successor.send_listeners(&self.listeners)
-                });
-                self.lost_if_failed(sent);
-            }
+            Effect::SendListeners => self.send_listeners(),
             Effect::StopAccepting => self.accepting.clear(),
-            Effect::SendServe => {
-                let sent = self.successor.as_ref().map(|successor| {
-                    log::info!(
-                        "{successor} takes over {:.1?} after its start; draining {}",
-                        successor.age(),
-                        self.roster.census()
-                    );
-                    successor.send_serve()
-                });
-                self.lost_if_failed(sent);
+            Effect::SendServe => self.send_serve(),
+            Effect::StartHandover => {
+                self.drain_begun.get_or_insert_with(Instant::now);
+                if self.handover.is_none() {
+                    self.roster.start_drain();
+                    let sent = self.successor.as_ref().map(Successor::send_handed_over);
+                    self.lost_if_failed(sent);
+                }
             }
             Effect::StartDrain => {
-                self.drain_begun = Some(Instant::now());
-                self.roster.start_drain();
+                self.drain_begun.get_or_insert_with(Instant::now);
+                match &mut self.handover {
+                    Some(handover) => handover.close(),
+                    None => self.roster.start_drain(),
+                }
             }
             Effect::StartProbation => {
                 self.clocks.readiness = None;
@@ -382,6 +514,9 @@ impl Running {
                     log::info!("{successor} has passed its probation");
                     successor.send_proven()
                 });
+                if let Some(handover) = &mut self.handover {
+                    self.executor.spawn(handover.prove()).detach();
+                }
                 self.lost_if_failed(sent);
             }
             Effect::SendReload => match &self.successor {
@@ -416,13 +551,85 @@ impl Running {
             Effect::Kill | Effect::Bury => self.dismiss(event),
             Effect::Release => self.release(),
             Effect::Report => self.report(),
-            Effect::Exit => log::info!(
-                "generation {} exits {:.1?} after it stopped accepting",
-                self.number,
-                self.drain_begun
-                    .map_or(Duration::ZERO, |begun| begun.elapsed())
-            ),
+            Effect::Exit => {
+                let summary = self.handover.as_ref().map(Handover::summary);
+                log::info!(
+                    "generation {} exits {:.1?} after it stopped accepting{}",
+                    self.number,
+                    self.drain_begun
+                        .map_or(Duration::ZERO, |begun| begun.elapsed()),
+                    match summary {
+                        Some(summary) => format!(
+                            "; {} connections were handed over, {} ended here",
+                            summary.handed_over(),
+                            summary.closed()
+                        ),
+                        None => String::new(),
+                    }
+                );
+            }
         }
+    }
+
+    fn send_listeners(&mut self) {
+        let Some(successor) = &self.successor else {
+            return;
+        };
+        log::info!("{successor} has claimed the listeners");
+        let sent = match self.options.state.offer() {
+            Ok(Some(state)) => {
+                let stream = Some((state.stream.as_fd(), state.bytes));
+                let sent = successor.send_listeners(&self.listeners, stream);
+                self.delivery = Some(self.executor.spawn(state.deliver()));
+                sent
+            }
+            Ok(None) => successor.send_listeners(&self.listeners, None),
+            Err(reason) => {
+                self.loss = Some(Loss::NoState(reason));
+                self.pending.push_back(Event::Lost);
+                return;
+            }
+        };
+        self.lost_if_failed(Some(sent));
+    }
+
+    fn send_serve(&mut self) {
+        let Some(successor) = &self.successor else {
+            return;
+        };
+        let hand_over = self.options.hand_over && self.room > 0;
+        let ledger = match hand_over && !self.options.probation.is_zero() {
+            true => Ledger::create().map(Some),
+            false => Ok(None),
+        };
+        let (hand_over, ledger) = match ledger {
+            Ok(ledger) => (hand_over, ledger),
+            Err(error) => {
+                log::warn!("connections are not handed over, for want of a ledger: {error}");
+                (false, None)
+            }
+        };
+        log::info!(
+            "{successor} takes over {:.1?} after its start; {} {}",
+            successor.age(),
+            if hand_over {
+                "handing over"
+            } else {
+                "draining"
+            },
+            self.roster.census()
+        );
+        let sent = successor.send_serve(ledger.as_ref());
+        if hand_over {
+            self.handover = Some(Handover::begin(
+                Rc::clone(&self.roster),
+                Rc::clone(&self.outbox),
+                Rc::clone(&self.attend),
+                ledger,
+                self.room,
+            ));
+        }
+        self.lost_if_failed(Some(sent));
     }
 
     fn spawn(&mut self) {
@@ -507,8 +714,14 @@ impl Running {
             log::error!("restart failed: {failure}; generation {number} serves on");
             self.failure = Some(failure);
         }
-        self.burials.retain(|burial| !burial.is_finished());
-        self.burials.push(self.executor.spawn(successor.dismiss()));
+        let restoration = self.handover.take().map(Handover::take_back);
+        let dismissed = successor.dismiss();
+        self.burials.push(self.executor.spawn(async move {
+            let is_gone = dismissed.await;
+            if let Some(restoration) = restoration {
+                restoration.restore(is_gone).await;
+            }
+        }));
     }
 
     /// Parts with a successor that has taken over for good: whether it lives
@@ -522,6 +735,11 @@ impl Running {
             Some(Loss::Exited(status)) if status.success() => log::info!("{end}"),
             _ => log::error!("{end}"),
         }
+        // Whatever was handed over has gone with it; the rest comes to its end
+        // here.
+        if let Some(mut handover) = self.handover.take() {
+            handover.close();
+        }
         self.executor.spawn(successor.release()).detach();
     }
 
@@ -531,6 +749,8 @@ impl Running {
         // What was still to be heard of it was only that it is lost.
         self.pending.retain(|event| *event != Event::Lost);
         self.keeps.clear();
+        self.room = 0;
+        self.delivery = None;
         self.clocks.readiness = None;
         self.clocks.probation = None;
         let reason = match loss {
@@ -548,6 +768,14 @@ impl Running {
     }
 
     fn report(&self) {
+        if let Some(predecessor) = &self.predecessor
+            && predecessor.hands_over()
+        {
+            log::warn!(
+                "predecessor {} has not said that it has no more connections to hand over",
+                predecessor.pid()
+            );
+        }
         let stragglers = self.roster.stragglers();
         log::warn!(
             "the drain ends with {} connections in flight{}",
@@ -564,7 +792,7 @@ impl Running {
     }
 
     /// Tells the application where we are now.
-    fn tell(&mut self, from: Option<Phase>) {
+    fn tell(&mut self, from: Option<Phase>, handover: Option<HandoverSummary>) {
         let phase = self.state.phase();
         self.status.set_phase(phase);
         let transition = Transition {
@@ -578,6 +806,7 @@ impl Running {
                 .collect(),
             successor: self.successor.as_ref().and_then(Successor::pid),
             failure: self.failure.take(),
+            handover,
         };
         (self.options.on_transition)(&transition);
     }
@@ -655,7 +884,8 @@ struct Clocks {
 }
 
 impl Clocks {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// The probation does not end before `is_proving`.
+    fn poll(&mut self, is_proving: bool, cx: &mut Context<'_>) -> Poll<Event> {
         let clocks = [
             (&mut self.readiness, Event::Overdue),
             (&mut self.probation, Event::Proven),
@@ -663,6 +893,7 @@ impl Clocks {
         ];
         let earliest = clocks
             .into_iter()
+            .filter(|(_, event)| is_proving || *event != Event::Proven)
             .filter_map(|(clock, event)| clock.map(|at| (at, clock, event)))
             .min_by_key(|(at, _, _)| *at);
         let Some((at, clock, event)) = earliest else {

@@ -118,7 +118,7 @@ fn a_request_that_was_on_its_way_on_an_idle_connection_is_answered() {
 
 #[test]
 fn an_idle_connection_may_ask_once_more_and_is_told_to_close() {
-    let service = Service::start(Config::new());
+    let service = Service::start(Config::new().no_hand_over());
     let predecessor = service.current();
     let mut client = service.connect();
     client.get("/").unwrap();

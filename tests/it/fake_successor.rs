@@ -27,6 +27,9 @@ use serde_json::{Value, json};
 
 use self::fake::Fake;
 
+/// The version of the protocol that the library speaks.
+const VERSION: u32 = 2;
+
 fn main() {
     let executable = env::current_exe().expect("/proc is there");
     let name = fs::read_to_string(Fake::file(&executable)).expect("a test has chosen a behaviour");
@@ -53,7 +56,7 @@ fn main() {
             listen_for_ever();
         }
         Fake::SpeaksAtLength => {
-            let mut message = claim(1);
+            let mut message = claim(VERSION);
             message["padding"] = "x".repeat(100_000).into();
             say(&message);
             listen_for_ever();
@@ -84,7 +87,7 @@ fn main() {
         }
         Fake::ClaimsTwice => {
             claim_the_listeners();
-            say(&claim(1));
+            say(&claim(VERSION));
             listen_for_ever();
         }
         Fake::ClaimsAndGivesUp => {
@@ -110,7 +113,7 @@ fn main() {
 /// Returns where they are bound.
 fn claim_the_listeners() -> Vec<Value> {
     wait_for("welcome");
-    say(&claim(1));
+    say(&claim(VERSION));
     let listeners = wait_for("listeners");
     let listeners = listeners["listeners"].as_array().unwrap().iter();
     listeners

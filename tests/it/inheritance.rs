@@ -45,7 +45,7 @@ fn the_twentieth_generation_has_the_descriptors_of_the_first() {
 }
 
 #[test]
-fn a_successor_that_is_watched_has_one_descriptor_more_until_it_is_proven() {
+fn a_successor_that_is_watched_has_a_channel_and_a_ledger_until_it_is_proven() {
     let service = Service::start(Config::new().probation_ms(20_000));
     let look = || {
         let _client = service.settle();
@@ -55,6 +55,12 @@ fn a_successor_that_is_watched_has_one_descriptor_more_until_it_is_proven() {
     service.restart();
     let mut successor = look();
     *successor.entry("socket".to_owned()).or_default() -= 1;
+    let is_ledger = |kind: &&String| kind.contains("heirloom ledger");
+    let ledger = successor.keys().find(is_ledger).cloned();
+    assert_eq!(
+        successor.remove(&ledger.expect("there is a ledger")),
+        Some(1)
+    );
     assert_eq!(successor, first);
 }
 

@@ -27,7 +27,7 @@ use smol::LocalExecutor;
 use smol::future::{self, FutureExt};
 use smol::io::{AsyncReadExt, AsyncWriteExt, Cursor};
 
-use super::super::{Protocol, serve};
+use super::super::{Parcel, Protocol, serve};
 use super::answers::{Fault, Framing, take};
 use super::find;
 use crate::limits::Limits;
@@ -323,7 +323,10 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     // Small, so that responses meet a client that is slow to take them.
     set_socket_send_buffer_size(&theirs, 4096).unwrap();
     let ticket = roster.admit(Peer::Unix);
-    let server = stage.spawn(serve(OwnedFd::from(theirs), ticket, protocol));
+    let server = stage.spawn(serve(
+        Parcel::fresh(OwnedFd::from(theirs), ticket),
+        protocol,
+    ));
     let mut client = Client {
         socket: ours,
         unsent: Vec::new(),

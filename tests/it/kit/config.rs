@@ -12,6 +12,9 @@ pub(crate) struct Config {
     ready_timeout_ms: Option<u64>,
     drain_timeout_ms: Option<u64>,
     probation_ms: Option<u64>,
+    hand_over: Option<bool>,
+    state_kb: Option<u64>,
+    max_state_kb: Option<u64>,
     pid_file: Option<String>,
     init_ms: Option<u64>,
     ballast_mb: Option<u64>,
@@ -19,6 +22,23 @@ pub(crate) struct Config {
     /// The limits of connections, by their keys.
     #[serde(flatten)]
     limits: BTreeMap<&'static str, u64>,
+    kill: Option<Kill>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Kill {
+    generation: u64,
+    at: String,
+    whom: Whom,
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Whom {
+    #[serde(rename = "self")]
+    Itself,
+    Other,
 }
 
 impl Config {
@@ -35,10 +55,14 @@ impl Config {
             ready_timeout_ms: None,
             drain_timeout_ms: None,
             probation_ms: Some(0),
+            hand_over: None,
+            state_kb: None,
+            max_state_kb: None,
             pid_file: None,
             init_ms: None,
             ballast_mb: None,
             fault: None,
+            kill: None,
             limits: BTreeMap::new(),
         }
     }
@@ -73,6 +97,22 @@ impl Config {
         self
     }
 
+    /// Connections end with their process instead of moving to the successor.
+    pub(crate) fn no_hand_over(mut self) -> Self {
+        self.hand_over = Some(false);
+        self
+    }
+
+    pub(crate) fn state_kb(mut self, size: u64) -> Self {
+        self.state_kb = Some(size);
+        self
+    }
+
+    pub(crate) fn max_state_kb(mut self, size: u64) -> Self {
+        self.max_state_kb = Some(size);
+        self
+    }
+
     pub(crate) fn pid_file(mut self, path: &str) -> Self {
         self.pid_file = Some(path.to_owned());
         self
@@ -90,6 +130,17 @@ impl Config {
 
     pub(crate) fn fault(mut self, fault: &str) -> Self {
         self.fault = Some(fault.to_owned());
+        self
+    }
+
+    /// Has a process killed when `generation` logs `at`: that process itself,
+    /// or the one that the record names.
+    pub(crate) fn kill(mut self, generation: u64, at: &str, whom: Whom) -> Self {
+        self.kill = Some(Kill {
+            generation,
+            at: at.to_owned(),
+            whom,
+        });
         self
     }
 

@@ -29,7 +29,7 @@ use smol::future::FutureExt as _;
 
 pub(crate) use self::binary::{Binary, example, rust_files};
 pub(crate) use self::client::{Address, Answer, Client, Failure};
-pub(crate) use self::config::Config;
+pub(crate) use self::config::{Config, Whom};
 pub(crate) use self::fake::Fake;
 pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;

@@ -1,0 +1,152 @@
+//! Taking connections over: the successor's end.
+//!
+//! The other end is [`super::handover`]. A batch is taken in the order in
+//! which it was sent, up to the first connection that cannot be had: what
+//! comes after that stays with the predecessor, which is told.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use super::accept::Attend;
+use crate::connection::{Parcel, Past};
+use crate::handoff::message::ConnectionRecord;
+use crate::handoff::successor::{Delivery, free_descriptors};
+use crate::ledger::Notes;
+use crate::roster::{Peer, Roster};
+
+/// Descriptors that adopted connections leave to everything else.
+const RESERVE: u64 = 16;
+
+/// Connections on their way from the predecessor.
+#[derive(Default)]
+pub(super) struct Adoption {
+    /// Where it is noted what is done with them, as long as the predecessor
+    /// can take them back.
+    notes: Option<Rc<Notes>>,
+    /// How many connections this process can have.
+    capacity: usize,
+    adopted: usize,
+}
+
+impl Adoption {
+    /// Finds out how many connections there can be.
+    pub(super) fn prepare(max_connections: usize) -> Self {
+        let free = free_descriptors().saturating_sub(RESERVE);
+        Adoption {
+            notes: None,
+            capacity: max_connections.min(usize::try_from(free).unwrap_or(usize::MAX)),
+            adopted: 0,
+        }
+    }
+
+    /// How many connections there can be before the first.
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// How many have been adopted.
+    pub(super) fn adopted(&self) -> usize {
+        self.adopted
+    }
+
+    /// Notes from now on what is done with adopted connections.
+    pub(super) fn note_in(&mut self, ledger: OwnedFd) {
+        self.notes = Some(Notes::new(ledger));
+    }
+
+    /// The predecessor takes nothing back any more.
+    pub(super) fn retire_notes(&mut self) {
+        if let Some(notes) = self.notes.take() {
+            notes.retire();
+        }
+    }
+
+    /// Takes what can be taken of a batch into service; returns how many those
+    /// are, and for how many more there is room.
+    pub(super) fn adopt(
+        &mut self,
+        delivery: Delivery,
+        roster: &Rc<Roster>,
+        attend: &Attend,
+    ) -> (usize, usize) {
+        let Delivery {
+            connections,
+            descriptors,
+            bytes,
+            ..
+        } = delivery;
+        let announced = connections.len();
+        let mut bytes = bytes.as_slice();
+        let mut taken = 0;
+        for (record, socket) in connections.into_iter().zip(descriptors) {
+            let verified = bytes
+                .split_at_checked(record.bytes)
+                .ok_or_else(|| wrong("bytes that were read from it are missing"))
+                .and_then(|luggage| Ok((verify(&record, &socket)?, luggage)));
+            let (peer, (luggage, rest)) = match verified {
+                Ok(verified) => verified,
+                Err(error) => {
+                    log::error!("could not adopt the connection of {}: {error}", record.peer);
+                    break;
+                }
+            };
+            bytes = rest;
+            let waited = Duration::from_millis(record.waited_ms);
+            let now = Instant::now();
+            let mut ticket = roster.admit(peer);
+            if let Some(notes) = &self.notes {
+                ticket = ticket.noted_in(notes.slot(record.slot));
+            }
+            attend(Parcel {
+                socket,
+                ticket,
+                past: Past {
+                    served: record.served,
+                    since: now.checked_sub(waited).unwrap_or(now),
+                    bytes: luggage.into(),
+                },
+            });
+            taken += 1;
+        }
+        self.adopted += taken;
+        if taken < announced {
+            // There are no more descriptors, or something is amiss. Either way
+            // it is better not to ask for more.
+            log::warn!("only {taken} of {announced} connections could be adopted");
+            self.capacity = roster.len();
+        }
+        (taken, self.capacity.saturating_sub(roster.len()))
+    }
+}
+
+/// Whether the socket is what it was said to be; returns the peer.
+fn verify(record: &ConnectionRecord, socket: &OwnedFd) -> io::Result<Peer> {
+    if sockopt::socket_type(socket)? != SocketType::STREAM || sockopt::socket_acceptconn(socket)? {
+        return Err(wrong("it is not a stream"));
+    }
+    if !rustix::fs::fcntl_getfl(socket)?.contains(OFlags::NONBLOCK) {
+        // Not set here: the flag is shared with whoever else has the socket.
+        return Err(wrong("it is in blocking mode"));
+    }
+    let family = sockopt::socket_domain(socket)?;
+    // The predecessor's word for the peer counts, because the kernel does not
+    // know that of a connection which has been reset meanwhile.
+    match record.peer.as_str() {
+        "unix" if family == AddressFamily::UNIX => Ok(Peer::Unix),
+        peer if family == AddressFamily::INET || family == AddressFamily::INET6 => peer
+            .parse::<SocketAddr>()
+            .map(Peer::Tcp)
+            .map_err(|_| wrong("its peer is not an address")),
+        _ => Err(wrong("it is of another family than its peer")),
+    }
+}
+
+fn wrong(problem: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, problem)
+}
