@@ -162,6 +162,8 @@ pub(crate) struct Roster {
     settled: Cell<usize>,
     /// How many there have been.
     admitted: Cell<u64>,
+    /// For how many that are to come from the predecessor there is a place.
+    reserved: Cell<usize>,
 }
 
 struct Entry {
@@ -256,10 +258,32 @@ impl Roster {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until fewer than `limit` connections are open.
-    pub(crate) async fn below(&self, limit: usize) {
+    /// Keeps so many places for connections that come from the predecessor;
+    /// whoever is new waits until there are others.
+    pub(crate) fn reserve(&self, places: usize) {
+        self.reserved.set(places);
+        self.wake_watchers();
+    }
+
+    /// How many new connections may be accepted, if at most `limit` may be
+    /// open.
+    pub(crate) fn places(&self, limit: usize) -> usize {
+        limit.saturating_sub(self.len().saturating_add(self.reserved.get()))
+    }
+
+    /// Waits until there is a place for a new connection.
+    pub(crate) async fn place(&self, limit: usize) {
+        self.until(|| self.places(limit) > 0).await;
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) async fn empty(&self) {
+        self.until(|| self.len() == 0).await;
+    }
+
+    async fn until(&self, reached: impl Fn() -> bool) {
         future::poll_fn(|cx| {
-            if self.len() < limit {
+            if reached() {
                 return Poll::Ready(());
             }
             self.watch_departures(cx);

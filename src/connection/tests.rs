@@ -151,7 +151,7 @@ fn answer_of<H: Handler>(limits: Limits, handler: H, bytes: impl AsRef<[u8]>) ->
         client.send(bytes).await;
         client.finish();
         let answer = client.rest().await;
-        world.roster.below(1).await;
+        world.roster.empty().await;
         answer
     })
 }
@@ -735,7 +735,7 @@ fn each_deadline_ends_what_it_is_for() {
             client.send(bytes).await;
             let answer = client.rest().await;
             assert_eq!(statuses(&answer), expected, "{bytes:?}\n{answer}");
-            world.roster.below(1).await;
+            world.roster.empty().await;
         });
     }
     // A client that takes nothing of a large response.
@@ -745,7 +745,7 @@ fn each_deadline_ends_what_it_is_for() {
     world.run(async {
         let mut client = world.connect();
         client.send(get).await;
-        world.roster.below(1).await;
+        world.roster.empty().await;
     });
 }
 
@@ -772,7 +772,7 @@ fn a_drain_closes_idle_connections_after_a_grace_and_answers_requests_until_then
         world.roster.start_drain();
         assert_eq!(fresh.rest().await, "");
         assert_eq!(idle.rest().await, "");
-        world.roster.below(3).await;
+        world.roster.place(3).await;
         half.send(&get[10..]).await;
         busy.send("hello").await;
         for client in [&mut half, &mut busy] {
@@ -780,7 +780,7 @@ fn a_drain_closes_idle_connections_after_a_grace_and_answers_requests_until_then
             assert_eq!(statuses(&answer), [200]);
             assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
         }
-        world.roster.below(1).await;
+        world.roster.empty().await;
     });
 }
 
@@ -865,7 +865,7 @@ fn an_upgraded_connection_speaks_on_and_stays_on_the_roster() {
         assert_eq!(world.roster.census().busy, 1);
         client.finish();
         assert_eq!(client.rest().await, "");
-        world.roster.below(1).await;
+        world.roster.empty().await;
     });
 }
 
@@ -957,7 +957,7 @@ fn a_few_bytes_do_not_make_the_server_gather_megabytes() {
         let mut client = world.connect();
         let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         client.send(get.repeat(200)).await;
-        world.roster.below(1).await;
+        world.roster.empty().await;
     });
     // What fits a socket, and a little more.
     let handled = handled.load(Ordering::Relaxed);
@@ -1076,7 +1076,7 @@ fn a_panic_while_a_handler_is_dropped_ends_its_connection_only() {
         let mut client = world.connect();
         client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n").await;
         client.rest().await;
-        world.roster.below(1).await;
+        world.roster.empty().await;
         let mut client = world.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         client.until("fine").await;
@@ -1158,7 +1158,7 @@ fn noise_is_answered_within_bounds() {
                 finals <= bytes.matches('\n').count() + 1,
                 "{bytes:?}\n{answer}"
             );
-            world.roster.below(1).await;
+            world.roster.empty().await;
         }
     });
 }
@@ -1262,7 +1262,7 @@ fn a_streamed_response_waits_for_its_reader() {
     world.run(async {
         let mut client = world.connect();
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        world.roster.below(1).await;
+        world.roster.empty().await;
     });
     // What the socket and the buffers hold, not gigabytes.
     let produced = produced.load(Ordering::Relaxed);

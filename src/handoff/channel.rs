@@ -289,13 +289,10 @@ mod tests {
         let (ours, theirs) = pair();
         let theirs = SuccessorEnd::new(theirs).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        ours.send(
-            &FromPredecessor::Serve { ledger: false },
-            &[file.as_fd(), file.as_fd()],
-        )
-        .unwrap();
+        ours.send(&FromPredecessor::Proven, &[file.as_fd(), file.as_fd()])
+            .unwrap();
         let packet = theirs.try_receive().unwrap().unwrap();
-        assert_eq!(packet.message, FromPredecessor::Serve { ledger: false });
+        assert_eq!(packet.message, FromPredecessor::Proven);
         assert_eq!(packet.descriptors.len(), 2);
         for descriptor in &packet.descriptors {
             let flags = rustix::io::fcntl_getfd(descriptor).unwrap();
@@ -320,8 +317,7 @@ mod tests {
     #[test]
     fn the_last_words_of_one_that_did_not_listen_are_heard() {
         let (ours, theirs) = pair();
-        ours.send(&FromPredecessor::Serve { ledger: false }, &[])
-            .unwrap();
+        ours.send(&FromPredecessor::Proven, &[]).unwrap();
         rustix::net::send(&theirs, br#"{"message":"published"}"#, SendFlags::empty()).unwrap();
         drop(theirs);
         let packet = ours.try_receive().unwrap().unwrap();

@@ -75,6 +75,10 @@ messages! {
             /// what it has done with each connection that is to follow.
             #[serde(default, skip_serializing_if = "std::ops::Not::not")]
             ledger: bool,
+            /// How many connections may follow, so that their places are not
+            /// given away.
+            #[serde(default)]
+            connections: usize,
         } = "serve",
         /// Connections, with what has been read from them, one after another,
         /// behind the object.
@@ -201,10 +205,13 @@ mod tests {
         };
         let json = serde_json::to_value(&message).unwrap();
         assert_eq!(json["message"], message.name());
-        let serve = FromPredecessor::Serve { ledger: false };
+        let serve = FromPredecessor::Serve {
+            ledger: false,
+            connections: 3,
+        };
         assert_eq!(
             serde_json::to_string(&serve).unwrap(),
-            r#"{"message":"serve"}"#
+            r#"{"message":"serve","connections":3}"#
         );
         assert_eq!(serve.name(), "serve");
     }

@@ -236,11 +236,12 @@ impl Successor {
         Ok(())
     }
 
-    /// Tells it to accept from now on, and where to note what it does with
-    /// the connections that follow.
-    pub(crate) fn send_serve(&self, ledger: Option<&Ledger>) -> io::Result<()> {
+    /// Tells it to accept from now on, how many connections may follow, and
+    /// where to note what it does with them.
+    pub(crate) fn send_serve(&self, ledger: Option<&Ledger>, connections: usize) -> io::Result<()> {
         let message = FromPredecessor::Serve {
             ledger: ledger.is_some(),
+            connections,
         };
         match ledger {
             Some(ledger) => self.send(&message, &[ledger.as_fd()]),
@@ -260,9 +261,12 @@ impl Successor {
         self.send_with(&message, descriptors, bytes)
     }
 
-    /// Tells it that no more connections will come.
-    pub(crate) fn send_handed_over(&self) -> io::Result<()> {
-        self.send(&FromPredecessor::HandedOver, &[])
+    /// Tells it that no more connections will come, which one that is gone does
+    /// not want to know.
+    pub(crate) fn send_handed_over(&self) {
+        if let Err(error) = self.send(&FromPredecessor::HandedOver, &[]) {
+            log::debug!("`handed_over` did not reach {self}: {error}");
+        }
     }
 
     /// Tells it that its probation is over.

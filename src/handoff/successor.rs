@@ -42,6 +42,15 @@ pub(crate) struct Inheritance {
     pub(crate) state: Option<(OwnedFd, u64)>,
 }
 
+/// What comes with the word to serve.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    /// How many connections may follow.
+    pub(crate) connections: usize,
+    /// Where to note what is done with them.
+    pub(crate) ledger: Option<OwnedFd>,
+}
+
 /// What a predecessor asks of us once we serve.
 #[derive(Debug)]
 pub(crate) enum Request {
@@ -197,23 +206,27 @@ impl Predecessor {
     /// ledger for the connections that follow.
     ///
     /// Returns also when the predecessor is gone: then nobody else accepts.
-    pub(crate) async fn await_serve(
-        &mut self,
-        keeps: Vec<String>,
-        room: usize,
-    ) -> Result<Option<OwnedFd>> {
+    pub(crate) async fn await_serve(&mut self, keeps: Vec<String>, room: usize) -> Result<Commit> {
         const STEP: &str = "waiting for the word to serve";
         self.send(&FromSuccessor::Ready {
             listeners: keeps,
             room,
         });
         let Some((message, mut descriptors)) = self.receive(STEP).await? else {
-            return Ok(None);
+            return Ok(Commit::default());
         };
-        match (&message, descriptors.len()) {
-            (FromPredecessor::Serve { ledger: false }, 0) => Ok(None),
-            (FromPredecessor::Serve { ledger: true }, 1) => Ok(descriptors.pop()),
-            (message, count) => Err(Error::handoff(STEP, unexpected(message, count))),
+        match message {
+            FromPredecessor::Serve {
+                ledger,
+                connections,
+            } if descriptors.len() == usize::from(ledger) => Ok(Commit {
+                connections,
+                ledger: descriptors.pop(),
+            }),
+            message => Err(Error::handoff(
+                STEP,
+                unexpected(&message, descriptors.len()),
+            )),
         }
     }
 

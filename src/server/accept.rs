@@ -27,8 +27,8 @@ pub(super) async fn accept(
 ) {
     let mut trouble = Trouble::default();
     loop {
-        roster.below(limit).await;
-        let most = BURST.min(limit.saturating_sub(roster.len()));
+        roster.place(limit).await;
+        let most = BURST.min(roster.places(limit));
         match accept_some(&listener, &roster, &attend, most) {
             Ok(accepted) => {
                 trouble.is_over(&listener);

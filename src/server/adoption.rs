@@ -31,6 +31,8 @@ pub(super) struct Adoption {
     notes: Option<Rc<Notes>>,
     /// How many connections this process can have.
     capacity: usize,
+    /// How many may yet come.
+    expected: usize,
     adopted: usize,
 }
 
@@ -40,6 +42,7 @@ impl Adoption {
         let free = free_descriptors().saturating_sub(RESERVE);
         Adoption {
             notes: None,
+            expected: 0,
             capacity: max_connections.min(usize::try_from(free).unwrap_or(usize::MAX)),
             adopted: 0,
         }
@@ -55,9 +58,16 @@ impl Adoption {
         self.adopted
     }
 
-    /// Notes from now on what is done with adopted connections.
-    pub(super) fn note_in(&mut self, ledger: OwnedFd) {
-        self.notes = Some(Notes::new(ledger));
+    /// Hears that so many connections may come, and where to note what is done
+    /// with them.
+    pub(super) fn expect(&mut self, connections: usize, ledger: Option<OwnedFd>) {
+        self.expected = connections.min(self.capacity);
+        self.notes = ledger.map(Notes::new);
+    }
+
+    /// How many connections may yet come.
+    pub(super) fn expected(&self) -> usize {
+        self.expected
     }
 
     /// The predecessor takes nothing back any more.
@@ -115,6 +125,8 @@ impl Adoption {
             taken += 1;
         }
         self.adopted += taken;
+        self.expected = self.expected.saturating_sub(announced);
+        roster.reserve(self.expected);
         if taken < announced {
             // There are no more descriptors, or something is amiss. Either way
             // it is better not to ask for more.

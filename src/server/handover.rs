@@ -235,9 +235,7 @@ impl Handover {
         if !self.is_told && nothing_under_way && (!self.is_open || nobody_left) {
             self.is_told = true;
             self.close();
-            if let Err(error) = successor.send_handed_over() {
-                log::debug!("`handed_over` did not reach the successor: {error}");
-            }
+            successor.send_handed_over();
         }
         let nobody_waits =
             self.waiting.is_empty() && !self.roster.has_left_behind() && !self.roster.is_calling();

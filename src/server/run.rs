@@ -155,9 +155,8 @@ impl Startup {
             Some(predecessor) => {
                 let keeps = self.listeners.adopted().to_vec();
                 let room = self.adoption.capacity();
-                if let Some(ledger) = predecessor.await_serve(keeps, room).await? {
-                    self.adoption.note_in(ledger);
-                }
+                let serve = predecessor.await_serve(keeps, room).await?;
+                self.adoption.expect(serve.connections, serve.ledger);
                 Ok(())
             }
             None => match &mut self.pid_file {
@@ -229,6 +228,7 @@ impl Running {
             self.adoption.retire_notes();
             self.pending.push_back(Event::Proven);
         }
+        self.roster.reserve(self.adoption.expected());
         self.start_accepting();
         log::info!(
             "generation {} (pid {}) serves on {}",
@@ -312,7 +312,7 @@ impl Running {
             .retain_mut(|burial| burial.poll(cx).is_pending());
         // What was handed over and comes back is still ours.
         if self.drain_watched && self.burials.is_empty() {
-            let drained = std::pin::pin!(self.roster.below(1));
+            let drained = std::pin::pin!(self.roster.empty());
             if Future::poll(drained, cx).is_ready() {
                 match &self.predecessor {
                     // It may yet hand connections over to us. If the service
@@ -401,6 +401,7 @@ impl Running {
                     return None;
                 }
                 Request::HandedOver => {
+                    self.roster.reserve(0);
                     let adopted = self.adoption.adopted();
                     if adopted > 0 {
                         log::info!("{adopted} connections were taken over from the predecessor");
@@ -416,6 +417,7 @@ impl Running {
                 Request::Proven | Request::Gone => {
                     if matches!(request, Request::Gone) {
                         self.predecessor = None;
+                        self.roster.reserve(0);
                     }
                     self.adoption.retire_notes();
                     if self.state.is_unproven() {
@@ -488,8 +490,9 @@ impl Running {
                 self.drain_begun.get_or_insert_with(Instant::now);
                 if self.handover.is_none() {
                     self.roster.start_drain();
-                    let sent = self.successor.as_ref().map(Successor::send_handed_over);
-                    self.lost_if_failed(sent);
+                    if let Some(successor) = &self.successor {
+                        successor.send_handed_over();
+                    }
                 }
             }
             Effect::StartDrain => {
@@ -619,7 +622,8 @@ impl Running {
             },
             self.roster.census()
         );
-        let sent = successor.send_serve(ledger.as_ref());
+        let coming = if hand_over { self.roster.len() } else { 0 };
+        let sent = successor.send_serve(ledger.as_ref(), coming);
         if hand_over {
             self.handover = Some(Handover::begin(
                 Rc::clone(&self.roster),

@@ -216,7 +216,7 @@ fn pipelined_requests_are_answered_in_their_order() {
 
 #[test]
 fn what_was_pipelined_before_a_restart_is_answered_or_not_begun() {
-    let service = Service::start(Config::new());
+    let service = Service::start(Config::new().no_hand_over());
     let predecessor = service.current();
     let mut client = service.connect();
     client.get("/").unwrap();
