@@ -18,6 +18,7 @@ mod conformance;
 mod drain;
 mod examples;
 mod failure;
+mod handover;
 mod http;
 mod inheritance;
 mod kit;

@@ -133,13 +133,17 @@ impl Process {
 
     /// The children, zombies included: the pid and the state letter of each.
     pub(crate) fn children(&self) -> BTreeMap<i32, char> {
-        let processes = fs::read_dir("/proc").expect("/proc is there");
-        processes
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(|pid: i32| {
-                let (parent, state) = parent_and_state(pid)?;
-                (parent == self.pid()).then_some((pid, state))
-            })
+        all_processes()
+            .filter(|(_, stat)| stat.parent == self.pid())
+            .map(|(pid, stat)| (pid, stat.state))
+            .collect()
+    }
+
+    /// The processes of a group that have not ended.
+    pub(crate) fn in_group(group: Pid) -> Vec<i32> {
+        all_processes()
+            .filter(|(_, stat)| stat.group == group.as_raw_nonzero().get() && stat.state != 'Z')
+            .map(|(pid, _)| pid)
             .collect()
     }
 
@@ -275,11 +279,31 @@ fn exits_within(pidfd: &OwnedFd, patience: Duration) -> bool {
     }
 }
 
-fn parent_and_state(pid: i32) -> Option<(i32, char)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program stands in parentheses and may contain anything.
-    let (_, after) = stat.rsplit_once(") ")?;
-    let mut fields = after.split(' ');
-    let state = fields.next()?.chars().next()?;
-    Some((fields.next()?.parse().ok()?, state))
+fn all_processes() -> impl Iterator<Item = (i32, Stat)> {
+    let processes = fs::read_dir("/proc").expect("/proc is there");
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, Stat::of(pid)?)))
+}
+
+/// What /proc/PID/stat tells (proc_pid_stat(5)).
+struct Stat {
+    state: char,
+    parent: i32,
+    group: i32,
+}
+
+impl Stat {
+    fn of(pid: i32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name of the program stands in parentheses and may contain
+        // anything.
+        let (_, after) = stat.rsplit_once(") ")?;
+        let mut fields = after.split(' ');
+        Some(Stat {
+            state: fields.next()?.chars().next()?,
+            parent: fields.next()?.parse().ok()?,
+            group: fields.next()?.parse().ok()?,
+        })
+    }
 }

@@ -436,6 +436,11 @@ impl Service {
         seen.len()
     }
 
+    /// The processes of all generations that have not ended.
+    pub(crate) fn processes(&self) -> Vec<i32> {
+        Process::in_group(self.group)
+    }
+
     /// A connection to the process that serves, when everything that happened
     /// to that process before is done with.
     pub(crate) fn settle(&self) -> Client {
