@@ -682,6 +682,64 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_longest_is_called_first_and_nobody_who_is_busy() {
+        let roster = Rc::new(Roster::default());
+        let start = Instant::now();
+        let tickets: Vec<Ticket> = [20, 30, 10, 40]
+            .map(|age| {
+                let ticket = roster.admit(Peer::Unix);
+                ticket.set_activity(Activity::Idle, start - Duration::from_secs(age));
+                ticket
+            })
+            .into();
+        tickets[3].set_activity(Activity::Busy, start);
+        let mut waiting = roster.waiting();
+        assert_eq!(waiting.pop(), Some(tickets[1].key));
+        assert_eq!(waiting, [tickets[2].key, tickets[0].key]);
+        assert!(!roster.call(tickets[3].key));
+        assert!(roster.call(tickets[0].key));
+        assert!(!roster.call(tickets[0].key), "it has been called already");
+        assert!(roster.is_calling());
+        assert_eq!(notice(&tickets[0]), Poll::Ready(Notice::Called));
+        assert_eq!(notice(&tickets[0]), Poll::Pending);
+        assert!(!roster.is_calling());
+    }
+
+    #[test]
+    fn a_berth_is_for_one_connection_and_a_call_ends_with_its_connection() {
+        let roster = Rc::new(Roster::default());
+        let (one, other) = (roster.admit(Peer::Unix), roster.admit(Peer::Unix));
+        assert!(!one.board());
+        roster.set_berths(1);
+        assert!(roster.call(other.key));
+        assert_eq!(roster.uncalled_berths(), 0);
+        assert!(one.board());
+        assert!(!other.board());
+        assert!(roster.is_calling());
+        drop(other);
+        assert!(!roster.is_calling());
+        assert_eq!(roster.restless(), 1);
+        one.set_activity(Activity::Closing, Instant::now());
+        assert_eq!(roster.restless(), 0);
+        drop(one);
+        assert_eq!(roster.restless(), 0);
+        assert_eq!(roster.admitted(), 2);
+    }
+
+    #[test]
+    fn places_that_are_kept_are_not_given_away() {
+        let roster = Rc::new(Roster::default());
+        let _ticket = roster.admit(Peer::Unix);
+        assert_eq!(roster.places(3), 2);
+        roster.reserve(2);
+        assert_eq!(roster.places(3), 0);
+        roster.reserve(usize::MAX);
+        assert_eq!(roster.places(3), 0);
+        roster.reserve(0);
+        assert_eq!(roster.places(3), 2);
+    }
+
+    #[test]
     fn a_straggler_names_its_peer_its_request_and_its_age() {
         let roster = Rc::new(Roster::default());
         let ticket = roster.admit(Peer::Tcp(([127, 0, 0, 1], 4711).into()));

@@ -3,21 +3,22 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_types::{Body, Method, Response, StatusCode};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Conversation, Handler, Parcel, Protocol, serve};
+use super::{Conversation, Handler, Parcel, Past, Protocol, serve};
+use crate::ledger::{Ledger, Notes, Trace};
 use crate::limits::Limits;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
@@ -78,6 +79,29 @@ impl<H: Handler> World<H> {
                 Rc::clone(&self.protocol),
             ))
             .detach();
+    }
+
+    /// A connection from another process, which is noted in the ledger.
+    fn adopt(&self, past: Past, notes: &Rc<Notes>) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let parcel = Parcel {
+            socket: ours.into(),
+            ticket: self.roster.admit(Peer::Unix).noted_in(notes.slot(0)),
+            past,
+        };
+        self.executor
+            .spawn(serve(parcel, Rc::clone(&self.protocol)))
+            .detach();
+        Client(smol::Async::new(theirs).unwrap())
+    }
+
+    /// Lets the server do what it can do now.
+    async fn settle(&self) {
+        for _ in 0..20 {
+            while self.executor.try_tick() {}
+            smol::future::yield_now().await;
+        }
     }
 
     fn run<T>(&self, story: impl Future<Output = T>) -> T {
@@ -989,6 +1013,81 @@ fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
             modest.until("GET /x").await;
         }
         drop((sending, reading));
+    });
+}
+
+/// A ledger and what is noted in it.
+fn ledger() -> (Ledger, Rc<Notes>) {
+    let ledger = Ledger::create().unwrap();
+    let notes = Notes::new(ledger.as_fd().try_clone_to_owned().unwrap());
+    (ledger, notes)
+}
+
+fn past(bytes: &str, waited: Duration) -> Past {
+    Past {
+        served: true,
+        since: Instant::now() - waited,
+        bytes: bytes.as_bytes().into(),
+    }
+}
+
+#[test]
+fn the_ledger_tells_whether_a_request_may_have_been_read() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        for begun in ["", "GET / HT"] {
+            let (ledger, notes) = ledger();
+            let rest = &"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[begun.len()..];
+            let mut client = world.adopt(past(begun, Duration::ZERO), &notes);
+            world.settle().await;
+            assert_eq!(ledger.read(1), [Trace::Untouched], "{begun:?}");
+            client.send(&rest[..rest.len() - 1]).await;
+            while ledger.read(1) == [Trace::Untouched] {
+                smol::future::yield_now().await;
+            }
+            assert_eq!(ledger.read(1), [Trace::InUse]);
+            client.send("\n").await;
+            client.until("GET /").await;
+            while ledger.read(1) == [Trace::InUse] {
+                smol::future::yield_now().await;
+            }
+            assert_eq!(ledger.read(1), [Trace::Clean]);
+            client.finish();
+            assert_eq!(client.rest().await, "");
+            world.roster.empty().await;
+            assert_eq!(ledger.read(1), [Trace::Closed]);
+        }
+    });
+}
+
+#[test]
+fn a_request_that_came_along_whole_is_noted_before_it_is_handled() {
+    let (ledger, notes) = ledger();
+    let traces = Rc::new(RefCell::new(Vec::new()));
+    let (seen, ledger) = (Rc::clone(&traces), Rc::new(ledger));
+    let handler = move |_| {
+        seen.borrow_mut().extend(ledger.read(1));
+        async { Ok(Response::new(200)) }
+    };
+    let world = World::new(Limits::default(), handler);
+    world.run(async {
+        let whole = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = world.adopt(past(whole, Duration::ZERO), &notes);
+        client.until("\r\n\r\n").await;
+        assert_eq!(*traces.borrow(), [Trace::InUse]);
+    });
+}
+
+#[test]
+fn time_spent_waiting_in_another_process_counts() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        let (_ledger, notes) = ledger();
+        let hour = Duration::from_secs(3600);
+        let mut client = world.adopt(past("GET / HT", hour), &notes);
+        assert_eq!(statuses(&client.rest().await), [408]);
+        let mut client = world.adopt(past("", hour), &notes);
+        assert_eq!(client.rest().await, "");
     });
 }
 

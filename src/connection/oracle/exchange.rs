@@ -1,6 +1,6 @@
 //! Whole connections: a script of what a client does, and what may come back.
 //!
-//! A script is what the client sends, with four bytes that are not sent but
+//! A script is what the client sends, with five bytes that are not sent but
 //! done; none of them occurs in UTF-8. Whatever the script, the client ends
 //! its side and reads to the end at last.
 //!
@@ -10,6 +10,7 @@
 //! | `FE` | so it does, and then a drain begins, or is taken back |
 //! | `FD` | so it does, and then whatever it waits for takes too long |
 //! | `FC` | so it does, and then the client stops reading, or starts again |
+//! | `FB` | so it does, and then the connection is called to leave for another process, as soon as it can |
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -39,6 +40,8 @@ const PACKET: u8 = 0xff;
 const DRAIN: u8 = 0xfe;
 const EXPIRE: u8 = 0xfd;
 const PAUSE: u8 = 0xfc;
+/// Public for the tests, which put it between any two bytes.
+pub(super) const LEAVE: u8 = 0xfb;
 
 /// How often the executor may run the connection between two acts of the
 /// client; more than any script of this size needs.
@@ -82,7 +85,8 @@ pub(crate) async fn check(script: &[u8]) {
     let story = play(script).await;
     let answers = story.check();
     let is_special = |byte: &u8| matches!(*byte, DRAIN | EXPIRE | PAUSE);
-    if script.contains(&PACKET) && !script.iter().any(is_special) {
+    let is_divided = |byte: &u8| matches!(*byte, PACKET | LEAVE);
+    if script.iter().any(is_divided) && !script.iter().any(is_special) {
         let whole = play(&story.sent).await.check();
         for (number, (answer, other)) in answers.iter().zip(&whole).enumerate() {
             // What is malformed may be seen earlier or later.
@@ -315,7 +319,11 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
             async move { answer(request, &stage.ok_or(failure(StatusCode::Gone))?).await }
         }
     };
-    let protocol = Rc::new(Protocol::new(handler, limits, Status::new(1)));
+    let left = Rc::new(RefCell::new(Vec::new()));
+    let leaving = Rc::clone(&left);
+    let protocol = Protocol::new(handler, limits, Status::new(1))
+        .leaving_to(move |parcel| leaving.borrow_mut().push(parcel));
+    let protocol = Rc::new(protocol);
     let roster = Rc::new(Roster::default());
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
@@ -323,10 +331,14 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     // Small, so that responses meet a client that is slow to take them.
     set_socket_send_buffer_size(&theirs, 4096).unwrap();
     let ticket = roster.admit(Peer::Unix);
-    let server = stage.spawn(serve(
-        Parcel::fresh(OwnedFd::from(theirs), ticket),
-        protocol,
-    ));
+    let mut next = Some(Parcel::fresh(OwnedFd::from(theirs), ticket));
+    let server = stage.spawn(async move {
+        // Wherever it goes, the client sees one connection.
+        while let Some(parcel) = next {
+            serve(parcel, Rc::clone(&protocol)).await;
+            next = left.borrow_mut().pop();
+        }
+    });
     let mut client = Client {
         socket: ours,
         unsent: Vec::new(),
@@ -337,9 +349,9 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     let mut sent = Vec::new();
     let mut gave_up = false;
     let mut drains = false;
-    for act in script.split_inclusive(|&byte| byte >= PAUSE) {
+    for act in script.split_inclusive(|&byte| byte >= LEAVE) {
         let (end, bytes) = match act.split_last() {
-            Some((&end, bytes)) if end >= PAUSE => (end, bytes),
+            Some((&end, bytes)) if end >= LEAVE => (end, bytes),
             Some(_) | None => (PACKET, act),
         };
         sent.extend(bytes);
@@ -358,6 +370,12 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
                 roster.expire(Instant::now());
             }
             PAUSE => client.is_reading = !client.is_reading,
+            LEAVE => {
+                roster.set_berths(1);
+                for waiting in roster.waiting() {
+                    roster.call(waiting);
+                }
+            }
             _ => continue,
         }
         client.exchange(&stage).await;

@@ -112,6 +112,34 @@ mod tests {
     }
 
     #[test]
+    fn connections_may_leave_between_any_two_bytes() {
+        smol::block_on(async {
+            for (name, bytes) in seeds("connection") {
+                let mut scripts: Vec<Vec<u8>> = (0..bytes.len())
+                    .step_by(3)
+                    .map(|at| {
+                        let mut script = bytes.clone();
+                        script.insert(at, exchange::LEAVE);
+                        script
+                    })
+                    .collect();
+                scripts.push(
+                    bytes
+                        .iter()
+                        .flat_map(|byte| [*byte, exchange::LEAVE])
+                        .collect(),
+                );
+                for script in scripts {
+                    let check = AssertUnwindSafe(exchange::check(&script));
+                    if check.catch_unwind().await.is_err() {
+                        report(&name, &script);
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
     fn connections_keep_their_promises_whatever_comes() {
         smol::block_on(async {
             for (name, bytes) in inputs("connection", 1_500) {

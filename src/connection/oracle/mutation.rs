@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 /// What a byte-wise mutation would hardly come up with.
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 41] = [
+    b"\xfb",
     b"\r\n",
     b"\r\n\r\n",
     b"\n",
