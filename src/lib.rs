@@ -94,6 +94,7 @@ mod ledger;
 mod lifecycle;
 mod limits;
 mod listener;
+mod parcel;
 mod pid_file;
 mod request;
 mod roster;

@@ -67,48 +67,12 @@ use self::wire::{
     reset_on_close, wait_on_close,
 };
 use crate::limits::{Limits, due, earlier};
+use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
 
 pub use self::protocol::Handler;
 pub(crate) use self::protocol::Protocol;
-
-/// A connection between two requests, off the reactor.
-///
-/// It is made when a connection is accepted, and when one leaves.
-pub(crate) struct Parcel {
-    /// A TCP or UNIX stream, in non-blocking mode.
-    pub(crate) socket: OwnedFd,
-    pub(crate) ticket: Ticket,
-    pub(crate) past: Past,
-}
-
-/// What has happened on a connection, as far as it matters to what comes.
-#[derive(Clone, Debug)]
-pub(crate) struct Past {
-    /// Whether a request has been answered.
-    pub(crate) served: bool,
-    /// Since when it has been waiting for a request, or for the rest of one.
-    pub(crate) since: Instant,
-    /// What has been read that belongs to a next request.
-    pub(crate) bytes: Box<[u8]>,
-}
-
-impl Parcel {
-    /// A connection that has just been accepted.
-    pub(crate) fn fresh(socket: OwnedFd, ticket: Ticket) -> Self {
-        let past = Past {
-            served: false,
-            since: Instant::now(),
-            bytes: Box::default(),
-        };
-        Parcel {
-            socket,
-            ticket,
-            past,
-        }
-    }
-}
 
 /// How many requests of one client are answered, and how many sends are made
 /// for it, before other connections get their turn.
@@ -117,10 +81,6 @@ const TURN: u32 = 32;
 /// How many bytes of responses to pipelined requests are gathered for one
 /// send.
 const GATHERED_BYTES: usize = 32 * 1024;
-
-/// How many bytes that have been read may go along with a connection that
-/// leaves.
-pub(crate) const LUGGAGE_BYTES: usize = 64 * 1024;
 
 /// Serves one connection until it is closed, and off the roster, or leaves
 /// ([`Protocol::leaving_to`]).
@@ -168,7 +128,7 @@ pub(crate) fn serve<H: Handler>(
                             since: stay.since,
                             bytes: Box::default(),
                         };
-                        return leave(socket, ticket, past, &protocol);
+                        return protocol.leave(socket, ticket, past);
                     }
                 }
             }
@@ -181,7 +141,7 @@ pub(crate) fn serve<H: Handler>(
                 Outcome::Idle(socket, ticket, answered) => (socket, ticket, answered),
                 Outcome::Leaving(socket, ticket, past) => {
                     let served = past.served || stay.served;
-                    return leave(socket, ticket, Past { served, ..past }, &protocol);
+                    return protocol.leave(socket, ticket, Past { served, ..past });
                 }
                 Outcome::Closed => return,
             };
@@ -190,22 +150,6 @@ pub(crate) fn serve<H: Handler>(
                 stay.renew();
             }
         }
-    }
-}
-
-/// Takes a connection off the reactor, which must not watch it once another
-/// process has it: it would go on reporting what happens there.
-fn leave<H>(socket: Async<OwnedFd>, ticket: Ticket, past: Past, protocol: &Protocol<H>) {
-    match socket.into_inner() {
-        Ok(socket) => protocol.leave(Parcel {
-            socket,
-            ticket,
-            past,
-        }),
-        Err(error) => log::error!(
-            "could not take the connection of {} off the reactor: {error}",
-            ticket.peer()
-        ),
     }
 }
 

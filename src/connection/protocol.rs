@@ -2,15 +2,18 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use async_io::Async;
 use http_types::Response;
 
-use super::Parcel;
 use super::head::Locations;
 use crate::limits::Limits;
+use crate::parcel::{Parcel, Past};
 use crate::request::Request;
+use crate::roster::Ticket;
 use crate::status::Status;
 
 /// How large a pooled buffer is.
@@ -122,8 +125,15 @@ impl<H: Handler> Protocol<H> {
 }
 
 impl<H> Protocol<H> {
-    pub(super) fn leave(&self, parcel: Parcel) {
-        (self.leave)(parcel);
+    /// Gives a connection away.
+    pub(super) fn leave(&self, socket: Async<OwnedFd>, ticket: Ticket, past: Past) {
+        let peer = ticket.peer();
+        match Parcel::take_off(socket, ticket, past) {
+            Ok(parcel) => (self.leave)(parcel),
+            Err(error) => {
+                log::error!("could not take the connection of {peer} off the reactor: {error}");
+            }
+        }
     }
 
     pub(super) fn take_memory(&self) -> Vec<u8> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_io::Timer;
 use smol::future;
 
-use crate::connection::Parcel;
 use crate::listener::Listener;
+use crate::parcel::Parcel;
 use crate::roster::Roster;
 
 /// What is done with a connection that is to be served; it starts a task and

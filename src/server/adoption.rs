@@ -14,10 +14,10 @@ use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::accept::Attend;
-use crate::connection::{Parcel, Past};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::successor::{Delivery, free_descriptors};
 use crate::ledger::Notes;
+use crate::parcel::{Parcel, Past};
 use crate::roster::{Peer, Roster};
 
 /// Descriptors that adopted connections leave to everything else.

@@ -36,11 +36,11 @@ use smol::future;
 use smol::stream::Stream as _;
 
 use super::accept::Attend;
-use crate::connection::{LUGGAGE_BYTES, Parcel, Past};
 use crate::handoff::channel::{LONGEST_PAYLOAD, MOST_DESCRIPTORS};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::predecessor::{Loss, Receipt, Successor};
 use crate::ledger::{Ledger, Trace};
+use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
 use crate::roster::{Peer, Roster, Ticket};
 use crate::transition::HandoverSummary;
 
