@@ -64,6 +64,9 @@ pub(crate) enum Kind {
     State {
         problem: String,
     },
+    NotReady {
+        problem: String,
+    },
     Dismissed {
         step: &'static str,
     },
@@ -128,6 +131,11 @@ impl Error {
         Kind::State { problem }.into()
     }
 
+    pub(crate) fn not_ready(problem: impl fmt::Display) -> Self {
+        let problem = problem.to_string();
+        Kind::NotReady { problem }.into()
+    }
+
     pub(crate) fn dismissed(step: &'static str) -> Self {
         Kind::Dismissed { step }.into()
     }
@@ -185,6 +193,9 @@ impl fmt::Display for Error {
             Kind::State { problem } => {
                 write!(f, "could not take over the application's state: {problem}")
             }
+            Kind::NotReady { problem } => {
+                write!(f, "the application did not become ready: {problem}")
+            }
             Kind::Dismissed { step } => {
                 write!(f, "the predecessor has dismissed this process while {step}")
             }
@@ -218,6 +229,7 @@ impl std::error::Error for Error {
             | Kind::NoListener
             | Kind::Version { .. }
             | Kind::State { .. }
+            | Kind::NotReady { .. }
             | Kind::Dismissed { .. }
             | Kind::Overdue { .. } => None,
         }

@@ -43,6 +43,7 @@ pub struct Request {
     /// of arrival.
     raw: RawHeaders,
     peer: Peer,
+    listener: Arc<str>,
     status: Status,
 }
 
@@ -55,6 +56,7 @@ impl Request {
         target: Arc<str>,
         raw: RawHeaders,
         peer: Peer,
+        listener: Arc<str>,
         status: Status,
     ) -> Self {
         Request {
@@ -62,6 +64,7 @@ impl Request {
             target,
             raw,
             peer,
+            listener,
             status,
         }
     }
@@ -78,6 +81,13 @@ impl Request {
             Peer::Tcp(address) => Some(address),
             Peer::Unix => None,
         }
+    }
+
+    /// Through which listener it came, by the name that was given to
+    /// [`Server::listen_as`](crate::Server::listen_as), else by the address as
+    /// it was asked for.
+    pub fn listener(&self) -> &str {
+        &self.listener
     }
 
     /// Where this process stands, for a handler that wants to come to an end
@@ -164,6 +174,7 @@ mod tests {
             "/b".into(),
             vec![("x-name".into(), (*"café".as_bytes()).into())],
             Peer::Tcp(([127, 0, 0, 1], 4711).into()),
+            "main".into(),
             Status::new(1),
         )
     }

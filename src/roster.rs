@@ -164,10 +164,14 @@ pub(crate) struct Roster {
     admitted: Cell<u64>,
     /// For how many that are to come from the predecessor there is a place.
     reserved: Cell<usize>,
+    /// The names of listeners, which entries have by their number.
+    listeners: RefCell<Vec<Arc<str>>>,
 }
 
 struct Entry {
     peer: Peer,
+    /// The number of the listener's name.
+    listener: u32,
     activity: Cell<Activity>,
     since: Cell<Instant>,
     method: Cell<Method>,
@@ -189,11 +193,14 @@ impl Entry {
 }
 
 impl Roster {
-    /// Enters a connection; it leaves when the ticket is dropped.
-    pub(crate) fn admit(self: &Rc<Self>, peer: Peer) -> Ticket {
+    /// Enters a connection that came through a listener of this name; it leaves
+    /// when the ticket is dropped.
+    pub(crate) fn admit(self: &Rc<Self>, peer: Peer, listener: &str) -> Ticket {
+        let listener = self.number_of(listener);
         self.admitted.set(self.admitted.get() + 1);
         let key = self.entries.borrow_mut().insert(Entry {
             peer,
+            listener,
             activity: Cell::new(Activity::Idle),
             since: Cell::new(Instant::now()),
             method: Cell::new(Method::Get),
@@ -209,6 +216,17 @@ impl Roster {
             key,
             slot: None,
         }
+    }
+
+    /// A server has a few listeners, so a search is as quick as a map.
+    fn number_of(&self, listener: &str) -> u32 {
+        let mut listeners = self.listeners.borrow_mut();
+        let known = listeners.iter().position(|known| **known == *listener);
+        let number = known.unwrap_or_else(|| {
+            listeners.push(listener.into());
+            listeners.len() - 1
+        });
+        u32::try_from(number).unwrap_or(u32::MAX)
     }
 
     /// How many connections are open.
@@ -509,6 +527,16 @@ impl Ticket {
         self.entry().peer
     }
 
+    /// The name of the listener through which the connection came.
+    pub(crate) fn listener(&self) -> Arc<str> {
+        let number = self.entry().listener;
+        let listeners = self.roster.listeners.borrow();
+        let name = usize::try_from(number)
+            .ok()
+            .and_then(|number| listeners.get(number));
+        name.map_or_else(|| "".into(), Arc::clone)
+    }
+
     /// Says what the connection is doing from now on.
     ///
     /// `now` is the caller's, who often has it at hand already.
@@ -618,7 +646,7 @@ mod tests {
     #[test]
     fn a_connection_counts_from_admission_to_the_drop_of_its_ticket() {
         let roster = Rc::new(Roster::default());
-        let ticket = roster.admit(Peer::Unix);
+        let ticket = roster.admit(Peer::Unix, "");
         assert_eq!(roster.census(), Census { idle: 1, busy: 0 });
         ticket.set_activity(Activity::Busy, Instant::now());
         assert_eq!(roster.census(), Census { idle: 0, busy: 1 });
@@ -629,11 +657,11 @@ mod tests {
     #[test]
     fn each_turn_of_a_drain_is_told_once_and_only_to_those_who_were_there() {
         let roster = Rc::new(Roster::default());
-        let before = roster.admit(Peer::Unix);
+        let before = roster.admit(Peer::Unix, "");
         assert_eq!(notice(&before), Poll::Pending);
         roster.start_drain();
         roster.start_drain();
-        let after = roster.admit(Peer::Unix);
+        let after = roster.admit(Peer::Unix, "");
         assert_eq!(notice(&before), Poll::Ready(Notice::Drain));
         assert_eq!(notice(&before), Poll::Pending);
         assert_eq!(notice(&after), Poll::Pending);
@@ -646,7 +674,7 @@ mod tests {
     #[test]
     fn a_passed_deadline_is_told_once_and_a_later_one_replaces_it() {
         let roster = Rc::new(Roster::default());
-        let ticket = roster.admit(Peer::Unix);
+        let ticket = roster.admit(Peer::Unix, "");
         let start = Instant::now();
         ticket.set_deadline(Some(start));
         roster.expire(start);
@@ -661,7 +689,7 @@ mod tests {
     #[test]
     fn the_sweep_wakes_for_the_earliest_deadline_and_sleeps_without_one() {
         let roster = Rc::new(Roster::default());
-        let ticket = roster.admit(Peer::Unix);
+        let ticket = roster.admit(Peer::Unix, "");
         let start = Instant::now();
         assert_eq!(roster.next_sweep.get(), None);
         ticket.set_deadline(Some(start + Duration::from_secs(60)));
@@ -687,7 +715,7 @@ mod tests {
         let start = Instant::now();
         let tickets: Vec<Ticket> = [20, 30, 10, 40]
             .map(|age| {
-                let ticket = roster.admit(Peer::Unix);
+                let ticket = roster.admit(Peer::Unix, "");
                 ticket.set_activity(Activity::Idle, start - Duration::from_secs(age));
                 ticket
             })
@@ -708,7 +736,7 @@ mod tests {
     #[test]
     fn a_berth_is_for_one_connection_and_a_call_ends_with_its_connection() {
         let roster = Rc::new(Roster::default());
-        let (one, other) = (roster.admit(Peer::Unix), roster.admit(Peer::Unix));
+        let (one, other) = (roster.admit(Peer::Unix, ""), roster.admit(Peer::Unix, ""));
         assert!(!one.board());
         roster.set_berths(1);
         assert!(roster.call(other.key));
@@ -729,7 +757,7 @@ mod tests {
     #[test]
     fn places_that_are_kept_are_not_given_away() {
         let roster = Rc::new(Roster::default());
-        let _ticket = roster.admit(Peer::Unix);
+        let _ticket = roster.admit(Peer::Unix, "");
         assert_eq!(roster.places(3), 2);
         roster.reserve(2);
         assert_eq!(roster.places(3), 0);
@@ -742,7 +770,7 @@ mod tests {
     #[test]
     fn a_straggler_names_its_peer_its_request_and_its_age() {
         let roster = Rc::new(Roster::default());
-        let ticket = roster.admit(Peer::Tcp(([127, 0, 0, 1], 4711).into()));
+        let ticket = roster.admit(Peer::Tcp(([127, 0, 0, 1], 4711).into()), "");
         ticket.set_request(Some((Method::Get, "/slow?ms=9".into())));
         ticket.set_activity(Activity::Busy, Instant::now() - Duration::from_secs(3));
         let report = roster.stragglers()[0].to_string();

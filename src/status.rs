@@ -1,10 +1,14 @@
 //! Where this process stands, for handlers and background tasks to ask.
 
 use std::fmt;
-use std::sync::Arc;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
-use event_listener::Event;
+use event_listener::{Event, EventListener};
+use slab::Slab;
 
 use crate::lifecycle::Phase;
 
@@ -23,6 +27,39 @@ struct Shared {
     generation: AtomicU64,
     /// Notified after each change of the phase.
     changed: Event,
+    /// What keeps the process from exiting, and since when.
+    holds: Mutex<Slab<(String, Instant)>>,
+    /// Notified when one of them has gone.
+    released: Event,
+}
+
+impl Shared {
+    fn holds(&self) -> MutexGuard<'_, Slab<(String, Instant)>> {
+        // Nothing that can panic happens under the lock.
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps the process from exiting until it is dropped; see [`Status::hold`].
+#[must_use = "dropping it releases the process"]
+pub struct Hold {
+    shared: Arc<Shared>,
+    key: usize,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shared.holds().try_remove(self.key);
+        self.shared.released.notify(usize::MAX);
+    }
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = self.shared.holds();
+        let what = holds.get(self.key).map(|(what, _)| what.as_str());
+        f.debug_tuple("Hold").field(&what).finish()
+    }
 }
 
 impl Status {
@@ -32,6 +69,8 @@ impl Status {
                 phase: AtomicU8::new(Phase::Serving as u8),
                 generation: AtomicU64::new(generation),
                 changed: Event::new(),
+                holds: Mutex::default(),
+                released: Event::new(),
             }),
         }
     }
@@ -85,6 +124,62 @@ impl Status {
         self.shared.generation.load(Ordering::Relaxed)
     }
 
+    /// Keeps the process from exiting until the guard is dropped, or until the
+    /// deadline of the drain: for work that goes on when the response to a
+    /// request has been sent.
+    ///
+    /// `what` names the work in the report on what held up a drain.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use heirloom::Status;
+    /// fn write_audit_log(status: &Status) {
+    ///     let hold = status.hold("writing the audit log");
+    ///     std::thread::spawn(move || {
+    ///         // … write it …
+    ///         drop(hold);
+    ///     });
+    /// }
+    /// ```
+    pub fn hold(&self, what: impl Into<String>) -> Hold {
+        let key = self.shared.holds().insert((what.into(), Instant::now()));
+        Hold {
+            shared: Arc::clone(&self.shared),
+            key,
+        }
+    }
+
+    /// What keeps the process from exiting, and for how long it has.
+    pub(crate) fn holds(&self) -> Vec<(String, Duration)> {
+        let holds = self.shared.holds();
+        holds
+            .iter()
+            .map(|(_, (what, since))| (what.clone(), since.elapsed()))
+            .collect()
+    }
+
+    /// Waits until nothing keeps the process from exiting; `released` is the
+    /// caller's to keep between two calls.
+    pub(crate) fn poll_released(
+        &self,
+        released: &mut Option<EventListener>,
+        cx: &mut Context<'_>,
+    ) -> Poll<()> {
+        loop {
+            if self.shared.holds().is_empty() {
+                return Poll::Ready(());
+            }
+            let listener = released.get_or_insert_with(|| self.shared.released.listen());
+            // It may have been released before we listened.
+            if self.shared.holds().is_empty() {
+                return Poll::Ready(());
+            }
+            ready!(Pin::new(listener).poll(cx));
+            *released = None;
+        }
+    }
+
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::Relaxed);
         self.shared.changed.notify(usize::MAX);
@@ -101,5 +196,43 @@ impl fmt::Debug for Status {
             .field("phase", &self.phase())
             .field("generation", &self.generation())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[test]
+    fn a_process_is_held_until_the_last_guard_is_dropped() {
+        let status = Status::new(1);
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut listener = None;
+        assert!(status.poll_released(&mut listener, cx).is_ready());
+        let one = status.hold("one");
+        let other = status.clone().hold("other");
+        assert!(status.poll_released(&mut listener, cx).is_pending());
+        let names = |status: &Status| -> Vec<String> {
+            status.holds().into_iter().map(|(what, _)| what).collect()
+        };
+        assert_eq!(names(&status), ["one", "other"]);
+        drop(one);
+        assert!(status.poll_released(&mut listener, cx).is_pending());
+        assert_eq!(names(&status), ["other"]);
+        drop(other);
+        assert!(status.poll_released(&mut listener, cx).is_ready());
+    }
+
+    #[test]
+    fn whoever_waits_for_the_release_is_woken_by_another_thread() {
+        let status = Status::new(1);
+        let hold = status.hold("a thread");
+        let releasing = std::thread::spawn(move || drop(hold));
+        let mut listener = None;
+        smol::block_on(smol::future::poll_fn(|cx| {
+            status.poll_released(&mut listener, cx)
+        }));
+        releasing.join().unwrap();
     }
 }

@@ -701,7 +701,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
         }
         let protocol = self.protocol;
         let status = protocol.status.clone();
-        let request = Request::new(request, target, raw, self.ticket.peer(), status);
+        let request = Request::new(
+            request,
+            target,
+            raw,
+            self.ticket.peer(),
+            self.ticket.listener(),
+            status,
+        );
         catch_unwind(AssertUnwindSafe(|| protocol.handler.call(request))).ok()
     }
 

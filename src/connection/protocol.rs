@@ -101,7 +101,7 @@ pub(crate) struct Protocol<H> {
     date: Date,
     pub(super) locations: Locations,
     /// Where connections go that leave.
-    leave: Box<dyn Fn(Parcel)>,
+    leave: Rc<dyn Fn(Parcel)>,
 }
 
 impl<H: Handler> Protocol<H> {
@@ -113,13 +113,13 @@ impl<H: Handler> Protocol<H> {
             pool: RefCell::default(),
             date: Date::default(),
             locations: Locations::default(),
-            leave: Box::new(drop),
+            leave: Rc::new(drop),
         }
     }
 
     /// Gives connections that leave to `leave`.
-    pub(crate) fn leaving_to(mut self, leave: impl Fn(Parcel) + 'static) -> Self {
-        self.leave = Box::new(leave);
+    pub(crate) fn leaving_to(mut self, leave: Rc<dyn Fn(Parcel)>) -> Self {
+        self.leave = leave;
         self
     }
 }

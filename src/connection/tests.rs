@@ -72,7 +72,7 @@ impl<H: Handler> World<H> {
 
     fn accept(&self, socket: OwnedFd) {
         rustix::io::ioctl_fionbio(&socket, true).unwrap();
-        let ticket = self.roster.admit(Peer::Unix);
+        let ticket = self.roster.admit(Peer::Unix, "");
         self.executor
             .spawn(serve(
                 Parcel::fresh(socket, ticket),
@@ -87,7 +87,7 @@ impl<H: Handler> World<H> {
         ours.set_nonblocking(true).unwrap();
         let parcel = Parcel {
             socket: ours.into(),
-            ticket: self.roster.admit(Peer::Unix).noted_in(notes.slot(0)),
+            ticket: self.roster.admit(Peer::Unix, "").noted_in(notes.slot(0)),
             past,
         };
         self.executor
@@ -1095,13 +1095,13 @@ fn time_spent_waiting_in_another_process_counts() {
 fn the_future_of_an_idle_connection_is_small() {
     let world = World::new(Limits::default(), api);
     let (ours, _theirs) = UnixStream::pair().unwrap();
-    let parcel = Parcel::fresh(ours.into(), world.roster.admit(Peer::Unix));
+    let parcel = Parcel::fresh(ours.into(), world.roster.admit(Peer::Unix, ""));
     let future = serve(parcel, Rc::clone(&world.protocol));
     assert!(size_of_val(&future) <= 160, "{}", size_of_val(&future));
     // One that is larger does not come out of the allocator's fast lists.
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let ours = smol::Async::new(ours.into()).unwrap();
-    let ticket = world.roster.admit(Peer::Unix);
+    let ticket = world.roster.admit(Peer::Unix, "");
     let handler = Protocol::new(
         |_| async { Ok(Response::new(200)) },
         Limits::default(),

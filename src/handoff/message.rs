@@ -142,6 +142,9 @@ messages! {
 pub(crate) struct ConnectionRecord {
     /// `address:port`, or `unix`.
     pub(crate) peer: String,
+    /// The name of the listener through which it came.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) listener: String,
     /// Its place in the ledger.
     pub(crate) slot: u32,
     /// Whether a request on it has been answered.

@@ -15,6 +15,8 @@ const LONGEST_PATH: usize = 107;
 pub(crate) struct Address {
     /// As it was written; what a listener is matched by over restarts.
     requested: String,
+    /// What the application calls it.
+    name: String,
     place: Place,
 }
 
@@ -77,8 +79,19 @@ impl Address {
         };
         Ok(Address {
             requested: requested.to_owned(),
+            name: requested.to_owned(),
             place,
         })
+    }
+
+    /// Gives it a name of its own.
+    pub(crate) fn called(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(crate) fn requested(&self) -> &str {

@@ -36,7 +36,7 @@ pub(super) fn bind(address: &Address, resolved: &Resolved) -> Result<Rc<Listener
                     Ok(socket) => {
                         let bound = local_address(&socket)
                             .map_err(|cause| Error::bind(address.requested(), cause))?;
-                        return Listener::new(address.requested(), Bound::Tcp(bound), socket);
+                        return Listener::new(address, Bound::Tcp(bound), socket);
                     }
                     Err(error) => failure = error,
                 }
@@ -46,7 +46,7 @@ pub(super) fn bind(address: &Address, resolved: &Resolved) -> Result<Rc<Listener
         Resolved::Unix(path) => {
             let (socket, file) = bind_unix(address, path)?;
             let path = path.clone();
-            Listener::new(address.requested(), Bound::Unix { path, file }, socket)
+            Listener::new(address, Bound::Unix { path, file }, socket)
         }
     }
 }

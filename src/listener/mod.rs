@@ -32,6 +32,8 @@ use crate::roster::Peer;
 pub(crate) struct Listener {
     /// What was asked for, to the letter; listeners are matched by it.
     requested: String,
+    /// What the application calls it.
+    name: String,
     bound: Bound,
     socket: Async<OwnedFd>,
 }
@@ -57,9 +59,10 @@ impl fmt::Display for Bound {
 }
 
 impl Listener {
-    fn new(requested: &str, bound: Bound, socket: OwnedFd) -> Result<Rc<Self>> {
+    fn new(address: &Address, bound: Bound, socket: OwnedFd) -> Result<Rc<Self>> {
         Ok(Rc::new(Listener {
-            requested: requested.to_owned(),
+            requested: address.requested().to_owned(),
+            name: address.name().to_owned(),
             bound,
             socket: Async::new_nonblocking(socket).map_err(Error::reactor)?,
         }))
@@ -67,6 +70,10 @@ impl Listener {
 
     pub(crate) fn bound(&self) -> &Bound {
         &self.bound
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// Takes the next connection off the queue; `None`: it is empty.
@@ -117,7 +124,7 @@ impl Listener {
 
     fn record(&self, fd: usize) -> ListenerRecord {
         ListenerRecord {
-            name: self.requested.clone(),
+            name: self.name.clone(),
             addr: AddressRecord {
                 requested: self.requested.clone(),
                 bound: self.bound.to_string(),
@@ -190,7 +197,7 @@ impl ListenerSet {
             let listener = match (taken, resolved) {
                 (Some(claimed), _) => {
                     self.adopted.push(claimed.bound.to_string());
-                    Listener::new(address.requested(), claimed.bound, claimed.socket)?
+                    Listener::new(address, claimed.bound, claimed.socket)?
                 }
                 (None, Some(resolved)) => {
                     let listener = bind::bind(address, &resolved)?;

@@ -56,7 +56,9 @@ pub(super) fn accept_some(
 ) -> io::Result<usize> {
     for accepted in 0..most {
         match listener.accept()? {
-            Some((socket, peer)) => attend(Parcel::fresh(socket, roster.admit(peer))),
+            Some((socket, peer)) => {
+                attend(Parcel::fresh(socket, roster.admit(peer, listener.name())));
+            }
             None => return Ok(accepted),
         }
     }

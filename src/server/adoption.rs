@@ -109,7 +109,7 @@ impl Adoption {
             bytes = rest;
             let waited = Duration::from_millis(record.waited_ms);
             let now = Instant::now();
-            let mut ticket = roster.admit(peer);
+            let mut ticket = roster.admit(peer, &record.listener);
             if let Some(notes) = &self.notes {
                 ticket = ticket.noted_in(notes.slot(record.slot));
             }

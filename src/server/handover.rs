@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -118,6 +119,7 @@ struct Passenger {
     /// Until it is acknowledged.
     ticket: Option<Ticket>,
     peer: Peer,
+    listener: Arc<str>,
     past: Past,
     slot: u32,
 }
@@ -450,6 +452,7 @@ impl Handover {
             let waited = now.saturating_duration_since(*since).as_millis();
             records.push(ConnectionRecord {
                 peer: parcel.ticket.peer().to_string(),
+                listener: parcel.ticket.listener().to_string(),
                 slot,
                 served: *served,
                 waited_ms: u64::try_from(waited).unwrap_or(u64::MAX),
@@ -468,6 +471,7 @@ impl Handover {
             .zip(self.slots..)
             .map(|(parcel, slot)| Passenger {
                 peer: parcel.ticket.peer(),
+                listener: parcel.ticket.listener(),
                 socket: parcel.socket,
                 ticket: Some(parcel.ticket),
                 past: parcel.past,
@@ -542,12 +546,13 @@ impl Handover {
             socket,
             ticket,
             peer,
+            listener,
             past,
             ..
         } = passenger;
         (self.attend)(Parcel {
             socket,
-            ticket: ticket.unwrap_or_else(|| self.roster.admit(peer)),
+            ticket: ticket.unwrap_or_else(|| self.roster.admit(peer, &listener)),
             past,
         });
     }
@@ -599,7 +604,7 @@ impl Restoration {
             restored += 1;
             let ticket = match passenger.ticket {
                 Some(ticket) => ticket,
-                None => self.roster.admit(passenger.peer),
+                None => self.roster.admit(passenger.peer, &passenger.listener),
             };
             (self.attend)(Parcel {
                 socket: passenger.socket,

@@ -9,7 +9,8 @@ mod state;
 use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use smol::LocalExecutor;
@@ -19,13 +20,18 @@ use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::limits::Limits;
 use crate::listener::Address;
+use crate::parcel::Parcel;
+use crate::raw::{self, Connection, Served};
 use crate::status::Status;
 use crate::transition::Transition;
 
+use self::accept::Attend;
 use self::handover::Outbox;
 use self::state::State;
 
-/// An HTTP/1.1 server that `SIGHUP` replaces by a fresh process.
+/// A server that `SIGHUP` replaces by a fresh process: of HTTP/1.1
+/// ([`Server::new`]), or of whatever the application speaks on its connections
+/// ([`Server::raw`]).
 ///
 /// | signal | what it does |
 /// |---|---|
@@ -58,13 +64,31 @@ use self::state::State;
 /// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
 /// | [`pid_file`](Server::pid_file) | none |
 /// | [`limits`](Server::limits) | see [`Limits`] |
-pub struct Server<H> {
-    handler: H,
+pub struct Server {
+    service: Service,
     /// `None`: it is begun when the server is run.
     generation: Option<Generation>,
     status: Status,
-    addresses: Vec<String>,
+    addresses: Vec<Asked>,
     options: Options,
+}
+
+/// Makes of everything that connections are served with what is done with each
+/// of them.
+type Service = Box<dyn FnOnce(Setup) -> Attend>;
+
+struct Setup {
+    executor: Weak<LocalExecutor<'static>>,
+    limits: Limits,
+    status: Status,
+    leave: Rc<dyn Fn(Parcel)>,
+}
+
+/// An address that was asked for.
+#[derive(Debug)]
+struct Asked {
+    address: String,
+    name: Option<String>,
 }
 
 /// What can be set, apart from the addresses.
@@ -76,10 +100,15 @@ struct Options {
     state: State,
     pid_file: Option<PathBuf>,
     limits: Limits,
+    ready: Option<Ready>,
     on_transition: Box<dyn FnMut(&Transition)>,
 }
 
-impl<H: Handler> Server<H> {
+/// What has to come true before the process is ready.
+type Ready =
+    Pin<Box<dyn Future<Output = std::result::Result<(), Box<dyn StdError + Send + Sync>>>>>;
+
+impl Server {
     /// Makes a server that answers every request with `handler`.
     ///
     /// The handler is a function from [`Request`](crate::Request) to a future
@@ -89,9 +118,54 @@ impl<H: Handler> Server<H> {
     ///
     /// The [`Generation`] of the process begins when the server is run, unless
     /// it was begun before and is given to [`Server::generation`].
-    pub fn new(handler: H) -> Self {
+    pub fn new(handler: impl Handler) -> Self {
+        Server::of(Box::new(|setup| {
+            let Setup {
+                executor,
+                limits,
+                status,
+                leave,
+            } = setup;
+            let protocol = Rc::new(Protocol::new(handler, limits, status).leaving_to(leave));
+            attend(executor, move |parcel| {
+                connection::serve(parcel, Rc::clone(&protocol))
+            })
+        }))
+    }
+
+    /// Makes a server that leaves its connections to `handler`, with whatever
+    /// protocol that speaks.
+    ///
+    /// The handler is a function from [`Connection`] to a future; neither has
+    /// to be `Send`. An error that it returns is logged at the level `debug`, a
+    /// panic as an error; the connection is closed, and the server goes on. Of
+    /// the [`Limits`] only [`max_connections`](Limits::max_connections) means
+    /// something here.
+    ///
+    /// # Examples
+    ///
+    /// See [`Connection::rest`], `examples/tcp_echo.rs`, and
+    /// `examples/hyper_app.rs` for another HTTP implementation.
+    pub fn raw<H, Fut>(handler: H) -> Self
+    where
+        H: Fn(Connection) -> Fut + 'static,
+        Fut: Future<Output = Served> + 'static,
+    {
+        Server::of(Box::new(|setup| {
+            let shared = Rc::new(raw::Shared {
+                handler,
+                status: setup.status,
+                leave: setup.leave,
+            });
+            attend(setup.executor, move |parcel| {
+                raw::serve(parcel, Rc::clone(&shared))
+            })
+        }))
+    }
+
+    fn of(service: Service) -> Self {
         Server {
-            handler,
+            service,
             generation: None,
             status: Status::new(1),
             addresses: Vec::new(),
@@ -103,6 +177,7 @@ impl<H: Handler> Server<H> {
                 state: State::default(),
                 pid_file: None,
                 limits: Limits::default(),
+                ready: None,
                 on_transition: Box::new(|_| {}),
             },
         }
@@ -130,7 +205,38 @@ impl<H: Handler> Server<H> {
     /// stops accepting, and a failure undoes the restart; what is no longer
     /// asked for is closed.
     pub fn listen(mut self, address: impl fmt::Display) -> Self {
-        self.addresses.push(address.to_string());
+        self.addresses.push(Asked {
+            address: address.to_string(),
+            name: None,
+        });
+        self
+    }
+
+    /// As [`Server::listen`], for an application that treats what comes through
+    /// its listeners differently: requests and connections tell the name
+    /// ([`Request::listener`](crate::Request::listener),
+    /// [`Connection::listener`]), also after a restart. Without a name of its
+    /// own a listener is called by its address as it was asked for.
+    pub fn listen_as(mut self, name: impl fmt::Display, address: impl fmt::Display) -> Self {
+        self.addresses.push(Asked {
+            address: address.to_string(),
+            name: Some(name.to_string()),
+        });
+        self
+    }
+
+    /// Something that has to come true before the process is ready, such as a
+    /// connection to a data base or a cache that is filled: it is awaited after
+    /// the listeners have been opened, and nothing is accepted before.
+    ///
+    /// In a successor, its predecessor serves meanwhile, and an error or a
+    /// passed [`ready_timeout`](Server::ready_timeout) is a failed restart; in
+    /// the first process an error ends [`Server::run`].
+    pub fn ready_when<F>(mut self, ready: F) -> Self
+    where
+        F: Future<Output = std::result::Result<(), Box<dyn StdError + Send + Sync>>> + 'static,
+    {
+        self.options.ready = Some(Box::pin(ready));
         self
     }
 
@@ -307,7 +413,7 @@ impl<H: Handler> Server<H> {
     /// ```
     pub async fn serve(self) -> Result<()> {
         let Server {
-            handler,
+            service,
             generation,
             status,
             addresses,
@@ -321,16 +427,11 @@ impl<H: Handler> Server<H> {
         let executor = Rc::new(LocalExecutor::new());
         let outbox = Rc::new(Outbox::default());
         let leaving = Rc::clone(&outbox);
-        let protocol = Protocol::new(handler, options.limits.clone(), status.clone());
-        let protocol = Rc::new(protocol.leaving_to(move |parcel| leaving.push(parcel)));
-        let spawner = Rc::downgrade(&executor);
-        let attend: accept::Attend = Rc::new(move |parcel| {
-            // The executor is gone only when nothing is served any more.
-            if let Some(executor) = spawner.upgrade() {
-                executor
-                    .spawn(connection::serve(parcel, Rc::clone(&protocol)))
-                    .detach();
-            }
+        let attend = service(Setup {
+            executor: Rc::downgrade(&executor),
+            limits: options.limits.clone(),
+            status: status.clone(),
+            leave: Rc::new(move |parcel| leaving.push(parcel)),
         });
         let addresses = parse(&addresses);
         executor
@@ -347,7 +448,7 @@ impl<H: Handler> Server<H> {
     }
 }
 
-impl<H> fmt::Debug for Server<H> {
+impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("addresses", &self.addresses)
@@ -356,12 +457,34 @@ impl<H> fmt::Debug for Server<H> {
     }
 }
 
-fn parse(addresses: &[String]) -> Result<Vec<Address>> {
+/// Serves each connection in a task of its own.
+fn attend<F>(
+    executor: Weak<LocalExecutor<'static>>,
+    serve: impl Fn(Parcel) -> F + 'static,
+) -> Attend
+where
+    F: Future<Output = ()> + 'static,
+{
+    Rc::new(move |parcel| {
+        // The executor is gone only when nothing is served any more.
+        if let Some(executor) = executor.upgrade() {
+            executor.spawn(serve(parcel)).detach();
+        }
+    })
+}
+
+fn parse(addresses: &[Asked]) -> Result<Vec<Address>> {
     if addresses.is_empty() {
         return Err(Error::no_listener());
     }
     addresses
         .iter()
-        .map(|address| Address::parse(address))
+        .map(|asked| {
+            let address = Address::parse(&asked.address)?;
+            Ok(match &asked.name {
+                Some(name) => address.called(name),
+                None => address,
+            })
+        })
         .collect()
 }

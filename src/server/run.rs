@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use async_signal::{Signal, Signals};
+use event_listener::EventListener;
 use smol::future::{self, FutureExt as _};
 use smol::stream::Stream;
 use smol::{LocalExecutor, Task};
@@ -105,6 +106,7 @@ pub(super) async fn run(
         clocks: Clocks::default(),
         drain_begun: None,
         drain_watched: false,
+        released: None,
         loss: None,
         failure: None,
         stop_count: StopCount::default(),
@@ -146,6 +148,9 @@ impl Startup {
         self.listeners = ListenerSet::open(&addresses, inheritance.listeners).await?;
         if let Some((stream, bytes)) = inheritance.state {
             options.state.accept(stream, bytes).await?;
+        }
+        if let Some(ready) = options.ready.take() {
+            ready.await.map_err(Error::not_ready)?;
         }
         if let Some(path) = &options.pid_file {
             self.pid_file = Some(PidFile::prepare(path)?);
@@ -210,6 +215,8 @@ struct Running {
     drain_begun: Option<Instant>,
     /// Whether the end of the drain is an event.
     drain_watched: bool,
+    /// Tells that a guard of the application has been dropped.
+    released: Option<EventListener>,
     /// How the successor was lost, from the event to its effect.
     loss: Option<Loss>,
     /// Why a restart failed, from the effect to the transition.
@@ -313,7 +320,8 @@ impl Running {
         // What was handed over and comes back is still ours.
         if self.drain_watched && self.burials.is_empty() {
             let drained = std::pin::pin!(self.roster.empty());
-            if Future::poll(drained, cx).is_ready() {
+            let released = self.status.poll_released(&mut self.released, cx);
+            if Future::poll(drained, cx).is_ready() && released.is_ready() {
                 match &self.predecessor {
                     // It may yet hand connections over to us. If the service
                     // stops, it is to keep them; otherwise we pass them on.
@@ -792,6 +800,9 @@ impl Running {
         );
         for straggler in stragglers {
             log::warn!("cut off: {straggler}");
+        }
+        for (what, age) in self.status.holds() {
+            log::warn!("cut off: {what} for {age:.1?}");
         }
     }
 

@@ -322,7 +322,7 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     let left = Rc::new(RefCell::new(Vec::new()));
     let leaving = Rc::clone(&left);
     let protocol = Protocol::new(handler, limits, Status::new(1))
-        .leaving_to(move |parcel| leaving.borrow_mut().push(parcel));
+        .leaving_to(Rc::new(move |parcel| leaving.borrow_mut().push(parcel)));
     let protocol = Rc::new(protocol);
     let roster = Rc::new(Roster::default());
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -330,7 +330,7 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     theirs.set_nonblocking(true).unwrap();
     // Small, so that responses meet a client that is slow to take them.
     set_socket_send_buffer_size(&theirs, 4096).unwrap();
-    let ticket = roster.admit(Peer::Unix);
+    let ticket = roster.admit(Peer::Unix, "");
     let mut next = Some(Parcel::fresh(OwnedFd::from(theirs), ticket));
     let server = stage.spawn(async move {
         // Wherever it goes, the client sees one connection.

@@ -1,0 +1,328 @@
+//! Connections that the application serves itself: any protocol over TCP or
+//! UNIX streams, with the same life as those of HTTP.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use async_io::Async;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use smol::future;
+use smol::io::{AsyncRead, AsyncWrite};
+
+use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
+use crate::roster::{Activity, Notice, Peer, Ticket};
+use crate::status::Status;
+
+/// How the handler of a [`Connection`] comes to its end: an error is logged at
+/// the level `debug`, with the peer.
+pub type Served = Result<(), Box<dyn StdError + Send + Sync>>;
+
+/// What all connections of a server without HTTP share.
+pub(crate) struct Shared<H> {
+    pub(crate) handler: H,
+    pub(crate) status: Status,
+    /// Where connections go that leave.
+    pub(crate) leave: Rc<dyn Fn(Parcel)>,
+}
+
+/// Serves one connection until its handler is done with it.
+pub(crate) async fn serve<H, Fut>(parcel: Parcel, shared: Rc<Shared<H>>)
+where
+    H: Fn(Connection) -> Fut,
+    Fut: Future<Output = Served>,
+{
+    let Parcel {
+        socket,
+        ticket,
+        past,
+    } = parcel;
+    let peer = ticket.peer();
+    let socket = match Async::new_nonblocking(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            log::error!("could not watch the connection of {peer}: {error}");
+            return;
+        }
+    };
+    ticket.set_activity(Activity::Busy, Instant::now());
+    let connection = Connection {
+        socket,
+        ticket,
+        luggage: past.bytes,
+        knows_of_drain: false,
+        status: shared.status.clone(),
+        leave: Rc::clone(&shared.leave),
+    };
+    let panicked = |_| log::error!("the handler panicked at the connection of {peer}");
+    let Ok(handling) =
+        catch_unwind(AssertUnwindSafe(|| (shared.handler)(connection))).map_err(panicked)
+    else {
+        return;
+    };
+    let mut handling = pin!(handling);
+    let served =
+        future::poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| handling.as_mut().poll(cx))) {
+                Ok(poll) => poll.map(Ok),
+                Err(panic) => Poll::Ready(Err(panic)),
+            },
+        );
+    match served.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("the connection of {peer} failed: {error}"),
+        Err(panic) => panicked(panic),
+    }
+}
+
+/// A connection that the application serves itself, from
+/// [`Server::raw`](crate::Server::raw).
+///
+/// It is read and written with the traits of `futures-io`, which smol's are.
+/// It counts as in flight until it is dropped, which closes it: a drain waits
+/// for it, up to its deadline. Whether it can go on in a successor is for the
+/// application to say, with [`Connection::rest`].
+pub struct Connection {
+    socket: Async<OwnedFd>,
+    ticket: Ticket,
+    luggage: Box<[u8]>,
+    /// Whether the application has been told that nothing is handed over any
+    /// more.
+    knows_of_drain: bool,
+    status: Status,
+    leave: Rc<dyn Fn(Parcel)>,
+}
+
+/// How the rest of a [`Connection`] ended.
+#[derive(Debug)]
+pub enum Rest {
+    /// There is something to read, be it the end of the stream.
+    Readable(Connection),
+    /// It goes on in the successor; here there is nothing left to do.
+    Moved,
+    /// The process comes to its end and the connection cannot move. The
+    /// application may close it in whatever way its protocol has for that, or
+    /// go on until the deadline of the drain; this is told once.
+    Draining(Connection),
+}
+
+impl Connection {
+    /// The client's address; `None` for a client on a UNIX socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self.ticket.peer() {
+            Peer::Tcp(address) => Some(address),
+            Peer::Unix => None,
+        }
+    }
+
+    /// Through which listener it came, by the name that was given to
+    /// [`Server::listen_as`](crate::Server::listen_as), else by the address as
+    /// it was asked for.
+    pub fn listener(&self) -> Arc<str> {
+        self.ticket.listener()
+    }
+
+    /// Where this process stands.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// Takes what the predecessor's handler left with the connection when it
+    /// rested; empty if this process has accepted it.
+    pub fn take_luggage(&mut self) -> Box<[u8]> {
+        std::mem::take(&mut self.luggage)
+    }
+
+    /// Waits until there is something to read, and lets the connection go to a
+    /// successor meanwhile.
+    ///
+    /// Call it where nothing is owed to the peer and all that is known of it is
+    /// in `luggage`: bytes that have been read and not been used, or whatever
+    /// else the successor's handler needs, up to 64 KiB; a connection with more
+    /// does not move. That handler is called anew, with the connection, and
+    /// finds the bytes with [`Connection::take_luggage`].
+    ///
+    /// A successor that is lost on probation gives back connections that rest
+    /// without luggage, or that it has not touched.
+    ///
+    /// # Examples
+    ///
+    /// An echo whose clients do not notice a restart:
+    ///
+    /// ```no_run
+    /// use heirloom::{Connection, Rest, Server};
+    /// use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    ///
+    /// Server::raw(|mut connection: Connection| async move {
+    ///     let mut bytes = [0; 4096];
+    ///     loop {
+    ///         connection = match connection.rest(&[]).await {
+    ///             Rest::Readable(connection) => connection,
+    ///             Rest::Moved | Rest::Draining(_) => return Ok(()),
+    ///         };
+    ///         let count = connection.read(&mut bytes).await?;
+    ///         if count == 0 {
+    ///             return Ok(());
+    ///         }
+    ///         connection.write_all(&bytes[..count]).await?;
+    ///     }
+    /// })
+    /// .listen("127.0.0.1:7000")
+    /// .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub async fn rest(mut self, luggage: &[u8]) -> Rest {
+        let since = Instant::now();
+        if luggage.is_empty() && !self.ticket.is_untouched() {
+            self.ticket.clean();
+        }
+        self.ticket.set_activity(Activity::Idle, since);
+        let may_leave = luggage.len() <= LUGGAGE_BYTES;
+        let end = future::poll_fn(|cx| self.poll_rest(may_leave, cx)).await;
+        match end {
+            End::Readable => {
+                self.ticket.touch();
+                self.ticket.set_activity(Activity::Busy, Instant::now());
+                Rest::Readable(self)
+            }
+            End::Leaving => {
+                let past = Past {
+                    served: true,
+                    since,
+                    bytes: luggage.into(),
+                };
+                let Connection {
+                    socket,
+                    ticket,
+                    leave,
+                    ..
+                } = self;
+                let peer = ticket.peer();
+                match Parcel::take_off(socket, ticket, past) {
+                    Ok(parcel) => leave(parcel),
+                    Err(error) => log::error!(
+                        "could not take the connection of {peer} off the reactor: {error}"
+                    ),
+                }
+                Rest::Moved
+            }
+            End::Draining => {
+                self.ticket.set_activity(Activity::Busy, Instant::now());
+                Rest::Draining(self)
+            }
+        }
+    }
+
+    fn poll_rest(&mut self, may_leave: bool, cx: &mut Context<'_>) -> Poll<End> {
+        if may_leave && self.ticket.board() {
+            return Poll::Ready(End::Leaving);
+        }
+        loop {
+            // Peeked at rather than left to the reactor, which may have told an
+            // event before it was asked.
+            if self.is_readable() {
+                return Poll::Ready(End::Readable);
+            }
+            match self.socket.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                // A read tells it.
+                Poll::Ready(Err(_)) => return Poll::Ready(End::Readable),
+                Poll::Pending => break,
+            }
+        }
+        loop {
+            if self.ticket.draining() && !self.knows_of_drain {
+                self.knows_of_drain = true;
+                return Poll::Ready(End::Draining);
+            }
+            match self.ticket.poll_notice(cx) {
+                Poll::Ready(Notice::Called) if may_leave && self.ticket.board() => {
+                    return Poll::Ready(End::Leaving);
+                }
+                Poll::Ready(Notice::Called) => self.ticket.stay_behind(),
+                Poll::Ready(Notice::Drain | Notice::Expired) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        let mut byte = [0; 1];
+        let peeked = recv(self.socket.get_ref(), &mut byte[..], RecvFlags::PEEK);
+        !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
+    }
+}
+
+enum End {
+    Readable,
+    Leaving,
+    Draining,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.ticket.touch();
+        loop {
+            match recv(self.socket.get_ref(), &mut *bytes, RecvFlags::empty()) {
+                Ok((received, _)) => return Poll::Ready(Ok(received)),
+                Err(Errno::AGAIN) => ready!(self.socket.poll_readable(cx))?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.ticket.touch();
+        loop {
+            match send(self.socket.get_ref(), bytes, SendFlags::NOSIGNAL) {
+                Ok(sent) => return Poll::Ready(Ok(sent)),
+                Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Tells the peer that nothing more will come; what it sends can still be
+    /// read.
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.ticket.touch();
+        Poll::Ready(match shutdown(self.socket.get_ref(), Shutdown::Write) {
+            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", &self.peer())
+            .field("listener", &self.listener())
+            .finish_non_exhaustive()
+    }
+}
