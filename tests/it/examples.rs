@@ -1,15 +1,18 @@
 //! The examples do what their heads say.
 
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 use heirloom::http_types::{self, Method, Request, Url};
 use smol::Async;
 
-use crate::kit::{Address, Answer, Client, Config, End, Failure, Launch, Service, Tether};
+use crate::kit::{
+    Address, Answer, Client, Config, End, Failure, Launch, PATIENCE, Process, Service, Tether,
+};
 
 #[test]
 fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
-    let service = Launch::hello("127.0.0.1:0").spawn_as_it_is();
+    let service = Launch::example("hello", "127.0.0.1:0").spawn_as_it_is();
     let line = service.log().wait_for("listening on ");
     let pid = service.first().pid();
     for words in [format!("kill -HUP {pid}"), format!("kill -TERM {pid}")] {
@@ -30,7 +33,7 @@ fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
     Client::connect(&address).unwrap().get("/").unwrap();
 
     let successor = word_after(&line, "kill -TERM ").parse().unwrap();
-    let successor = crate::kit::Process::open(successor);
+    let successor = Process::open(successor);
     successor.term();
     assert_eq!(successor.wait_exit(), End::Exit(0));
     service.log().wait_for_end();
@@ -38,8 +41,136 @@ fn hello_says_where_it_listens_and_what_to_type_and_what_it_says_works() {
 
 #[test]
 fn hello_says_why_it_cannot_listen() {
-    let service = Launch::hello("127.0.0.1:http").spawn_as_it_is();
+    let service = Launch::example("hello", "127.0.0.1:http").spawn_as_it_is();
     service.assert_gives_up(&["`127.0.0.1:http`"]);
+}
+
+/// A service that tells in one line where it listens, and the process that
+/// does.
+struct Announced {
+    service: Service,
+    address: Address,
+}
+
+impl Announced {
+    fn start(example: &str) -> Self {
+        let service = Launch::example(example, "127.0.0.1:0").spawn_as_it_is();
+        let line = service.log().wait_for("listening on ");
+        let address = word_after(&line, "listening on ").parse().unwrap();
+        Announced { service, address }
+    }
+
+    /// Restarts the service; returns the successor.
+    fn restart(&self, predecessor: &Process) -> Process {
+        let place = self.service.log().here();
+        predecessor.hup();
+        let line = self.service.log().wait_for_after(place, "listening on ");
+        Process::open(word_after(&line, "kill -TERM ").parse().unwrap())
+    }
+
+    fn connect(&self) -> BufReader<TcpStream> {
+        let Address::Tcp(address) = self.address else {
+            panic!("{}", self.address);
+        };
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        BufReader::new(stream)
+    }
+}
+
+/// Sends text and reads the line that answers it.
+fn say(connection: &mut BufReader<TcpStream>, text: &str) -> String {
+    connection.get_mut().write_all(text.as_bytes()).unwrap();
+    let mut line = String::new();
+    connection.read_line(&mut line).unwrap();
+    line
+}
+
+/// Says lines until a process has answered that is this one.
+fn say_until_answered_by(connection: &mut BufReader<TcpStream>, process: &Process) {
+    let expected = format!("{}: hello\n", process.pid());
+    while say(connection, "hello\n") != expected {}
+}
+
+#[test]
+fn tcp_echo_keeps_its_connections_through_restarts() {
+    let echo = Announced::start("tcp_echo");
+    let mut connections: Vec<_> = (0..5).map(|_| echo.connect()).collect();
+    let mut process = Process::open(echo.service.first().pid());
+    for _ in 0..3 {
+        for connection in &mut connections {
+            say_until_answered_by(connection, &process);
+            // Half a line moves with its connection.
+            connection.get_mut().write_all(b"good ").unwrap();
+        }
+        let successor = echo.restart(&process);
+        assert_eq!(process.wait_exit(), End::Exit(0));
+        process = successor;
+        for connection in &mut connections {
+            let answer = say(connection, "bye\n");
+            assert_eq!(answer, format!("{}: good bye\n", process.pid()));
+        }
+    }
+    process.term();
+    let mut rest = String::new();
+    for connection in &mut connections {
+        assert_eq!(connection.read_line(&mut rest).unwrap(), 0, "{rest}");
+    }
+    assert_eq!(process.wait_exit(), End::Exit(0));
+    echo.service.log().wait_for_end();
+}
+
+#[test]
+fn tcp_echo_has_its_connections_back_from_a_successor_that_is_killed() {
+    let echo = Announced::start("tcp_echo");
+    let mut connections: Vec<_> = (0..3).map(|_| echo.connect()).collect();
+    let first = Process::open(echo.service.first().pid());
+    for connection in &mut connections {
+        say_until_answered_by(connection, &first);
+    }
+    let successor = echo.restart(&first);
+    // It is at work on the one that has moved, so that one is not counted on.
+    say_until_answered_by(&mut connections.remove(0), &successor);
+    // The probation does not end while nobody is there to end it.
+    first.freeze();
+    successor.kill();
+    assert_eq!(successor.wait_exit(), End::Unknown);
+    first.thaw();
+    for connection in &mut connections {
+        say_until_answered_by(connection, &first);
+    }
+}
+
+#[test]
+fn hyper_app_finishes_what_is_in_flight_and_hands_over_who_has_said_nothing() {
+    let app = Announced::start("hyper_app");
+    let first = Process::open(app.service.first().pid());
+    let mut silent = Client::connect(&app.address).unwrap();
+    let mut halfway = Client::connect(&app.address).unwrap();
+    let mut served = Client::connect(&app.address).unwrap();
+    let pid = |answer: Result<Answer, Failure>| -> i32 {
+        let answer = answer.unwrap();
+        let (_, pid) = answer.text().rsplit_once(' ').unwrap();
+        pid.trim().parse().unwrap()
+    };
+    assert_eq!(pid(served.get("/one")), first.pid());
+    assert_eq!(pid(halfway.get("/two")), first.pid());
+    halfway.send("GET /three HTTP/1.1\r\nhost: ").unwrap();
+    let successor = app.restart(&first);
+    assert_eq!(pid(silent.get("/four")), successor.pid());
+    served.wait_for_close().unwrap();
+    halfway.send("test\r\n\r\n").unwrap();
+    match halfway.answer() {
+        Ok(answer) => assert!(
+            answer.closes() && answer.text().contains("/three"),
+            "{answer:?}"
+        ),
+        // hyper may take half a head for nothing.
+        Err(failure) => assert!(matches!(failure, Failure::Closed | Failure::Reset)),
+    }
+    assert_eq!(first.wait_exit(), End::Exit(0));
+    let again = Client::connect(&app.address).unwrap().get("/five");
+    assert_eq!(pid(again), successor.pid());
 }
 
 /// What stands between `words` and the next blank or punctuation.

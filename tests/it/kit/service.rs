@@ -55,9 +55,9 @@ impl Launch {
         }
     }
 
-    /// The `hello` example, listening at `address`.
-    pub(crate) fn hello(address: &str) -> Self {
-        let mut launch = Launch::api(Config::new()).program(example("hello"));
+    /// An example that takes an address to listen at.
+    pub(crate) fn example(name: &str, address: &str) -> Self {
+        let mut launch = Launch::api(Config::new()).program(example(name));
         launch.arguments = Some(vec![address.into()]);
         launch
     }
