@@ -31,6 +31,8 @@
 //! | key | what it means | default |
 //! |---|---|---|
 //! | `listen` | addresses, `"host:port"` or `"unix:/path"`, at least one | |
+//! | `admin` | one address more, of a listener with the name `admin` | none |
+//! | `reuse_port` | whether other processes may bind the same ports (`SO_REUSEPORT`) | `false` |
 //! | `greeting` | what `GET /` answers | `"Hello, world!"` |
 //! | `ready_timeout_ms` | how long a successor may take to become ready | the library's |
 //! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |
@@ -42,6 +44,7 @@
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
 //! | `init_ms` | pretend a start-up that takes so long | 0 |
+//! | `ready_ms` | the same, without blocking, once the listeners are open | 0 |
 //! | `ballast_mb` | touch so much memory at the start | 0 |
 //! | `fault` | go wrong on purpose, see below | `"none"` |
 //!
@@ -56,6 +59,7 @@
 //! - `exit`: exits with status 3 at the start, without a word.
 //! - `hang`: never becomes ready.
 //! - `bad-config`: takes the configuration for malformed.
+//! - `not-ready`: fails when it has waited for `ready_ms`.
 //! - `bad-state`: does not accept the state of its predecessor.
 //! - `panic-after-ready`: panics as soon as it serves.
 //! - `hang-after-ready`: stops itself (`SIGSTOP`) as soon as it serves.
@@ -74,6 +78,8 @@
 //! |---|---|
 //! | `GET /` | the greeting |
 //! | `GET /pid` | the pid |
+//! | `GET /listener` | the name of the listener through which the request came |
+//! | `GET /hold?ms=N` | at once, and keeps the process from exiting for N milliseconds |
 //! | `GET /count` | how often it has been asked for, over all generations |
 //! | `POST /echo` | the body of the request |
 //! | `GET /slow?ms=N` | after N milliseconds |
@@ -186,6 +192,16 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     let mut server = Server::new(move |request| answer(request, Rc::clone(&answering)))
         .generation(generation)
         .limits(limits)
+        .reuse_port(config.reuse_port)
+        .ready_when(async move {
+            if config.ready_ms > 0 {
+                Timer::after(Duration::from_millis(config.ready_ms)).await;
+            }
+            match fault {
+                Fault::NotReady => Err("the configuration asks for it".into()),
+                _ => Ok(()),
+            }
+        })
         .offer_state(move || {
             let mut state = offering.count.get().to_be_bytes().to_vec();
             state.resize(state.len() + padding, b'x');
@@ -223,6 +239,9 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     for address in &config.listen {
         server = server.listen(address);
     }
+    if let Some(address) = &config.admin {
+        server = server.listen_as("admin", address);
+    }
     if let Some(timeout) = config.ready_timeout_ms {
         server = server.ready_timeout(Duration::from_millis(timeout));
     }
@@ -255,7 +274,12 @@ fn go_wrong(fault: Fault) {
                 signal_to(process::id(), Signal::KILL);
             });
         }
-        Fault::None | Fault::Exit | Fault::Hang | Fault::BadConfig | Fault::BadState => {}
+        Fault::None
+        | Fault::Exit
+        | Fault::Hang
+        | Fault::BadConfig
+        | Fault::NotReady
+        | Fault::BadState => {}
     }
 }
 
@@ -280,6 +304,9 @@ struct Service {
 #[serde(deny_unknown_fields)]
 struct Config {
     listen: Vec<String>,
+    admin: Option<String>,
+    #[serde(default)]
+    reuse_port: bool,
     #[serde(default = "default_greeting")]
     greeting: String,
     ready_timeout_ms: Option<u64>,
@@ -300,6 +327,8 @@ struct Config {
     max_connections: Option<usize>,
     #[serde(default)]
     init_ms: u64,
+    #[serde(default)]
+    ready_ms: u64,
     #[serde(default)]
     ballast_mb: usize,
     #[serde(default)]
@@ -332,6 +361,7 @@ enum Fault {
     Exit,
     Hang,
     BadConfig,
+    NotReady,
     BadState,
     PanicAfterReady,
     HangAfterReady,
@@ -440,8 +470,8 @@ async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Resul
 async fn route(request: &mut Request, service: &Service) -> http_types::Result<Response> {
     let path = decode(request.url().path())?;
     let allowed = match path.as_str() {
-        "/" | "/pid" | "/count" | "/slow" | "/stream" | "/bytes" | "/empty" | "/not-modified"
-        | "/page" => [Method::Get, Method::Head].as_slice(),
+        "/" | "/pid" | "/count" | "/listener" | "/hold" | "/slow" | "/stream" | "/bytes"
+        | "/empty" | "/not-modified" | "/page" => [Method::Get, Method::Head].as_slice(),
         "/ws" => &[Method::Get],
         "/echo" => &[Method::Post],
         _ => return Err(refuse(StatusCode::NotFound, "there is nothing here")),
@@ -454,6 +484,17 @@ async fn route(request: &mut Request, service: &Service) -> http_types::Result<R
     }
     match path.as_str() {
         "/pid" => Ok(process::id().to_string().into()),
+        "/listener" => Ok(request.listener().into()),
+        "/hold" => {
+            let hold = request.status().hold("GET /hold");
+            let pause = Duration::from_millis(number(request, "ms")?);
+            let holding = async move {
+                Timer::after(pause).await;
+                drop(hold);
+            };
+            service.tasks.spawn(holding).detach();
+            Ok("held\n".into())
+        }
         "/count" => {
             let count = service.count.get() + 1;
             service.count.set(count);

@@ -17,6 +17,8 @@ pub(crate) struct Address {
     requested: String,
     /// What the application calls it.
     name: String,
+    /// Whether other processes may bind it, too.
+    is_shared: bool,
     place: Place,
 }
 
@@ -80,6 +82,7 @@ impl Address {
         Ok(Address {
             requested: requested.to_owned(),
             name: requested.to_owned(),
+            is_shared: false,
             place,
         })
     }
@@ -88,6 +91,16 @@ impl Address {
     pub(crate) fn called(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
+    }
+
+    /// Whether other processes may bind it, too, if it is a TCP address.
+    pub(crate) fn sharing(mut self, is_shared: bool) -> Self {
+        self.is_shared = is_shared;
+        self
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     pub(crate) fn name(&self) -> &str {

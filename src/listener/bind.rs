@@ -60,6 +60,9 @@ fn bind_tcp(candidate: SocketAddr, address: &Address) -> std::result::Result<Own
     // Connections of an earlier process that linger in TIME_WAIT must not keep
     // a new one from binding.
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_shared() {
+        sockopt::set_socket_reuseport(&socket, true)?;
+    }
     if candidate.is_ipv6() && address.is_dual_stack() {
         sockopt::set_ipv6_v6only(&socket, false)?;
     }

@@ -61,6 +61,7 @@ use self::state::State;
 /// | [`drain_timeout`](Server::drain_timeout) | 30 s |
 /// | [`probation`](Server::probation) | 500 ms |
 /// | [`hand_over`](Server::hand_over) | yes |
+/// | [`reuse_port`](Server::reuse_port) | no |
 /// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
 /// | [`pid_file`](Server::pid_file) | none |
 /// | [`limits`](Server::limits) | see [`Limits`] |
@@ -97,6 +98,7 @@ struct Options {
     drain_timeout: Duration,
     probation: Duration,
     hand_over: bool,
+    reuse_port: bool,
     state: State,
     pid_file: Option<PathBuf>,
     limits: Limits,
@@ -174,6 +176,7 @@ impl Server {
                 drain_timeout: Duration::from_secs(30),
                 probation: Duration::from_millis(500),
                 hand_over: true,
+                reuse_port: false,
                 state: State::default(),
                 pid_file: None,
                 limits: Limits::default(),
@@ -222,6 +225,21 @@ impl Server {
             address: address.to_string(),
             name: Some(name.to_string()),
         });
+        self
+    }
+
+    /// Lets other processes bind the same TCP ports (`SO_REUSEPORT`,
+    /// socket(7)): several instances of a service, each on a core of its own,
+    /// among which the kernel divides new connections. All of them have to ask
+    /// for it, and belong to the same user.
+    ///
+    /// Each instance is restarted on its own, and loses nothing: its socket,
+    /// with the connections that wait in its queue, passes on like any other.
+    /// When an instance *stops*, what reaches its queue in the very moment in
+    /// which it closes is reset, unless the kernel is told to move it to
+    /// another one (`net.ipv4.tcp_migrate_req`, since Linux 5.14).
+    pub fn reuse_port(mut self, reuse_port: bool) -> Self {
+        self.options.reuse_port = reuse_port;
         self
     }
 
@@ -433,7 +451,7 @@ impl Server {
             status: status.clone(),
             leave: Rc::new(move |parcel| leaving.push(parcel)),
         });
-        let addresses = parse(&addresses);
+        let addresses = parse(&addresses, options.reuse_port);
         executor
             .run(run::run(
                 Rc::clone(&executor),
@@ -473,14 +491,14 @@ where
     })
 }
 
-fn parse(addresses: &[Asked]) -> Result<Vec<Address>> {
+fn parse(addresses: &[Asked], reuse_port: bool) -> Result<Vec<Address>> {
     if addresses.is_empty() {
         return Err(Error::no_listener());
     }
     addresses
         .iter()
         .map(|asked| {
-            let address = Address::parse(&asked.address)?;
+            let address = Address::parse(&asked.address)?.sharing(reuse_port);
             Ok(match &asked.name {
                 Some(name) => address.called(name),
                 None => address,

@@ -255,3 +255,25 @@ fn a_stop_after_restarts_drains_like_the_first_process() {
     assert_eq!(successor.wait_exit(), End::Exit(0));
     service.log().wait_for_end();
 }
+
+#[test]
+fn a_guard_holds_the_exit_until_it_is_dropped() {
+    let service = Service::start(Config::new());
+    assert_eq!(service.get("/hold?ms=300").text(), "held\n");
+    let process = service.current();
+    process.term();
+    service.wait_phase("draining");
+    assert!(process.is_alive());
+    assert_eq!(process.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
+    assert_eq!(service.log().count("cut off"), 0);
+}
+
+#[test]
+fn the_deadline_cuts_and_names_a_guard_that_is_not_dropped() {
+    let service = Service::start(Config::new().drain_timeout_ms(200));
+    service.get("/hold?ms=600000");
+    service.current().term();
+    assert_eq!(service.first().wait_exit(), End::Exit(0));
+    service.log().wait_for("cut off: GET /hold for ");
+}

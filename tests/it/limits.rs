@@ -32,6 +32,7 @@ fn connections_in_the_queue_at_the_limit_are_the_successors() {
         .send("GET / HTTP/1.1\r\nhost: test\r\n\r\n")
         .unwrap();
     let successor = service.restart();
+    service.log().wait_for(" has handed over: ");
     // Its place goes with a connection that is there already.
     assert_eq!(held.get("/pid").unwrap().pid(), successor.pid());
     assert!(waiting.is_silent());

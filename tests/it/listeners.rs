@@ -1,12 +1,13 @@
 //! Listeners: several of every kind, kept, added and removed over restarts.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::kit::{Address, Client, Config, End, Failure, Launch, Service};
+use crate::kit::{Address, Client, Config, Connections, End, Failure, Launch, Load, Service};
 
 fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
@@ -328,4 +329,49 @@ fn the_queue_of_a_listener_is_deep() {
     for client in &mut clients {
         client.get("/").unwrap();
     }
+}
+
+#[test]
+fn a_request_tells_through_which_listener_it_came_in_every_generation() {
+    let address = "127.0.0.1:0";
+    let service = Service::start(Config::on(&[address]).admin(address));
+    let [public, admin] = service.addresses().try_into().unwrap();
+    let mut public = Client::connect(&public).unwrap();
+    let mut admin = Client::connect(&admin).unwrap();
+    for _ in 0..3 {
+        assert_eq!(public.get("/listener").unwrap().text(), address);
+        assert_eq!(admin.get("/listener").unwrap().text(), "admin");
+        service.restart_to_the_end();
+        // The connections are the same; so are the names of new ones.
+        let fresh = Client::connect(&service.addresses()[1])
+            .unwrap()
+            .get("/listener");
+        assert_eq!(fresh.unwrap().text(), "admin");
+    }
+}
+
+#[test]
+fn instances_that_share_a_port_are_restarted_each_on_its_own_and_lose_nothing() {
+    let first = Service::start(Config::new().reuse_port());
+    let address = first.address().to_string();
+    // Without the option the port is taken.
+    let refused = Launch::api(Config::on(&[&address])).spawn();
+    refused.assert_gives_up(&[&address]);
+    let second = Service::start(Config::on(&[&address]).reuse_port());
+    let load = Load::start(&first.address(), Connections::NewForEach, 4);
+    for _ in 0..5 {
+        for instance in [&first, &second] {
+            load.wait_for_requests(50);
+            instance.restart();
+        }
+    }
+    load.wait_for_requests(50);
+    let tally = load.stop();
+    assert_eq!(tally.failed(), 0, "{tally}");
+    // Both had their share.
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        seen.insert(first.get("/pid").pid());
+    }
+    assert_eq!(seen, [first.current().pid(), second.current().pid()].into());
 }

@@ -181,3 +181,22 @@ fn descriptors_for_sixty_four_are_enough_for_a_service_that_restarts() {
     }
     assert_eq!(service.get("/").generation(), 6);
 }
+
+#[test]
+fn a_successor_is_not_ready_before_its_application_is() {
+    let service = Service::start(Config::new());
+    service.configure(&Config::new().ready_ms(300));
+    service.current().hup();
+    service.wait_phase("handoff");
+    assert_eq!(service.get("/").generation(), 1);
+    service.wait_generation(2);
+}
+
+#[test]
+fn an_application_that_does_not_become_ready_is_a_failed_restart() {
+    let service = Service::start(Config::new());
+    service.configure(&Config::new().ready_ms(1).fault("not-ready"));
+    let failure = service.restart_in_vain();
+    failure.assert_says("the application did not become ready: the configuration asks for it");
+    service.assert_undisturbed();
+}

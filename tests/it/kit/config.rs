@@ -8,6 +8,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Config {
     listen: Vec<String>,
+    admin: Option<String>,
+    reuse_port: Option<bool>,
     greeting: String,
     ready_timeout_ms: Option<u64>,
     drain_timeout_ms: Option<u64>,
@@ -17,6 +19,7 @@ pub(crate) struct Config {
     max_state_kb: Option<u64>,
     pid_file: Option<String>,
     init_ms: Option<u64>,
+    ready_ms: Option<u64>,
     ballast_mb: Option<u64>,
     fault: Option<String>,
     /// The limits of connections, by their keys.
@@ -51,6 +54,8 @@ impl Config {
     pub(crate) fn on(addresses: &[&str]) -> Self {
         Config {
             listen: addresses.iter().map(ToString::to_string).collect(),
+            admin: None,
+            reuse_port: None,
             greeting: "hello".to_owned(),
             ready_timeout_ms: None,
             drain_timeout_ms: None,
@@ -60,6 +65,7 @@ impl Config {
             max_state_kb: None,
             pid_file: None,
             init_ms: None,
+            ready_ms: None,
             ballast_mb: None,
             fault: None,
             kill: None,
@@ -69,6 +75,22 @@ impl Config {
 
     pub(crate) fn limit(mut self, key: &'static str, value: u64) -> Self {
         self.limits.insert(key, value);
+        self
+    }
+
+    /// One listener more, with the name `admin`.
+    pub(crate) fn admin(mut self, address: &str) -> Self {
+        self.admin = Some(address.to_owned());
+        self
+    }
+
+    pub(crate) fn reuse_port(mut self) -> Self {
+        self.reuse_port = Some(true);
+        self
+    }
+
+    pub(crate) fn ready_ms(mut self, time: u64) -> Self {
+        self.ready_ms = Some(time);
         self
     }
 
