@@ -37,6 +37,7 @@
 //! | `ready_timeout_ms` | how long a successor may take to become ready | the library's |
 //! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |
 //! | `probation_ms` | how long a successor is watched before this process goes; 0: not at all | the library's |
+//! | `shutdown_delay_ms` | how long to go on after a stop, with `GET /health` failing | 0 |
 //! | `hand_over` | whether open connections move to the successor | the library's |
 //! | `state_kb` | how much state to leave to the successor, besides what `GET /count` counts | 0 |
 //! | `max_state_kb` | how much of it there may be | the library's |
@@ -77,6 +78,7 @@
 //! | route | answer |
 //! |---|---|
 //! | `GET /` | the greeting |
+//! | `GET /health` | 200, or 503 if no more clients should be sent here |
 //! | `GET /pid` | the pid |
 //! | `GET /listener` | the name of the listener through which the request came |
 //! | `GET /hold?ms=N` | at once, and keeps the process from exiting for N milliseconds |
@@ -193,6 +195,7 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
         .generation(generation)
         .limits(limits)
         .reuse_port(config.reuse_port)
+        .shutdown_delay(Duration::from_millis(config.shutdown_delay_ms))
         .ready_when(async move {
             if config.ready_ms > 0 {
                 Timer::after(Duration::from_millis(config.ready_ms)).await;
@@ -312,6 +315,8 @@ struct Config {
     ready_timeout_ms: Option<u64>,
     drain_timeout_ms: Option<u64>,
     probation_ms: Option<u64>,
+    #[serde(default)]
+    shutdown_delay_ms: u64,
     hand_over: Option<bool>,
     #[serde(default)]
     state_kb: usize,
@@ -470,8 +475,8 @@ async fn answer(mut request: Request, service: Rc<Service>) -> http_types::Resul
 async fn route(request: &mut Request, service: &Service) -> http_types::Result<Response> {
     let path = decode(request.url().path())?;
     let allowed = match path.as_str() {
-        "/" | "/pid" | "/count" | "/listener" | "/hold" | "/slow" | "/stream" | "/bytes"
-        | "/empty" | "/not-modified" | "/page" => [Method::Get, Method::Head].as_slice(),
+        "/" | "/health" | "/pid" | "/count" | "/listener" | "/hold" | "/slow" | "/stream"
+        | "/bytes" | "/empty" | "/not-modified" | "/page" => [Method::Get, Method::Head].as_slice(),
         "/ws" => &[Method::Get],
         "/echo" => &[Method::Post],
         _ => return Err(refuse(StatusCode::NotFound, "there is nothing here")),
@@ -483,6 +488,12 @@ async fn route(request: &mut Request, service: &Service) -> http_types::Result<R
         return Ok(response);
     }
     match path.as_str() {
+        "/health" if request.status().is_ready() => Ok("ready\n".into()),
+        "/health" => {
+            let mut response = Response::new(StatusCode::ServiceUnavailable);
+            response.set_body("not ready\n");
+            Ok(response)
+        }
         "/pid" => Ok(process::id().to_string().into()),
         "/listener" => Ok(request.listener().into()),
         "/hold" => {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -24,6 +24,8 @@ pub struct Status {
 
 struct Shared {
     phase: AtomicU8,
+    /// Whether a stop has been announced.
+    retiring: AtomicBool,
     generation: AtomicU64,
     /// Notified after each change of the phase.
     changed: Event,
@@ -67,6 +69,7 @@ impl Status {
         Status {
             shared: Arc::new(Shared {
                 phase: AtomicU8::new(Phase::Serving as u8),
+                retiring: AtomicBool::new(false),
                 generation: AtomicU64::new(generation),
                 changed: Event::new(),
                 holds: Mutex::default(),
@@ -86,6 +89,14 @@ impl Status {
     /// A handler of long requests can use it to come to an end early.
     pub fn is_draining(&self) -> bool {
         self.phase() == Phase::Draining
+    }
+
+    /// Whether clients should be sent to this process: not while it drains, nor
+    /// in the [`shutdown_delay`](crate::Server::shutdown_delay) before that.
+    ///
+    /// For a health check, on which a load balancer relies.
+    pub fn is_ready(&self) -> bool {
+        !self.is_draining() && !self.shared.retiring.load(Ordering::Relaxed)
     }
 
     /// Waits until the process is draining; returns at once if it is.
@@ -178,6 +189,10 @@ impl Status {
             ready!(Pin::new(listener).poll(cx));
             *released = None;
         }
+    }
+
+    pub(crate) fn retire(&self) {
+        self.shared.retiring.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

@@ -60,6 +60,7 @@ use self::state::State;
 /// | [`ready_timeout`](Server::ready_timeout) | 30 s |
 /// | [`drain_timeout`](Server::drain_timeout) | 30 s |
 /// | [`probation`](Server::probation) | 500 ms |
+/// | [`shutdown_delay`](Server::shutdown_delay) | none |
 /// | [`hand_over`](Server::hand_over) | yes |
 /// | [`reuse_port`](Server::reuse_port) | no |
 /// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
@@ -99,6 +100,7 @@ struct Options {
     probation: Duration,
     hand_over: bool,
     reuse_port: bool,
+    shutdown_delay: Duration,
     state: State,
     pid_file: Option<PathBuf>,
     limits: Limits,
@@ -177,6 +179,7 @@ impl Server {
                 probation: Duration::from_millis(500),
                 hand_over: true,
                 reuse_port: false,
+                shutdown_delay: Duration::ZERO,
                 state: State::default(),
                 pid_file: None,
                 limits: Limits::default(),
@@ -281,6 +284,20 @@ impl Server {
     /// restart of its own, before the probation is over.
     pub fn probation(mut self, probation: Duration) -> Self {
         self.options.probation = probation;
+        self
+    }
+
+    /// For how long the service goes on as before when it is told to stop, only
+    /// that it is not ready any more ([`Status::is_ready`]); then it drains.
+    /// Zero, the default: not at all.
+    ///
+    /// A load balancer needs some time to notice that it must not send clients
+    /// here any more, which a health check tells it that answers by
+    /// [`Status::is_ready`]; the delay should be longer than it takes for that
+    /// check to fail. A second `SIGTERM` or `SIGINT` begins the drain at once.
+    /// A restart by `SIGHUP` is no stop and has no delay.
+    pub fn shutdown_delay(mut self, delay: Duration) -> Self {
+        self.options.shutdown_delay = delay;
         self
     }
 

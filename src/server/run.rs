@@ -263,8 +263,14 @@ impl Running {
         };
         log::debug!("{before:?}, {event:?}: {after:?}, {effects:?}");
         match event {
-            Event::Stop if after == State::Exited => log::info!("stopping at once"),
-            Event::Stop => log::info!("stopping; {} to finish", self.roster.census()),
+            Event::Stop | Event::Retire if after == State::Exited => log::info!("stopping at once"),
+            Event::Retire if after == State::Retiring => log::info!(
+                "stopping in {:?}; unready from now on",
+                self.options.shutdown_delay
+            ),
+            Event::Stop | Event::Retire => {
+                log::info!("stopping; {} to finish", self.roster.census());
+            }
             Event::Reload if effects.is_empty() && before != after => {
                 log::info!("another restart follows this one");
             }
@@ -291,7 +297,7 @@ impl Running {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         while let Poll::Ready(()) = self.stops.poll(cx) {
             if self.stop_count.by_signal() {
-                return Poll::Ready(Event::Stop);
+                return Poll::Ready(self.stop());
             }
         }
         if let Some(event) = self.pending.pop_front() {
@@ -336,6 +342,14 @@ impl Running {
             }
         }
         poll_signal(&mut self.reloads, cx).map(|()| Event::Reload)
+    }
+
+    /// What a stop is in this service.
+    fn stop(&self) -> Event {
+        match self.options.shutdown_delay.is_zero() {
+            true => Event::Stop,
+            false => Event::Retire,
+        }
     }
 
     fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
@@ -418,7 +432,7 @@ impl Running {
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
                     if self.stop_count.by_predecessor() {
-                        return Some(Event::Stop);
+                        return Some(self.stop());
                     }
                 }
                 // A predecessor that exits after it said so says nothing new.
@@ -492,7 +506,10 @@ impl Running {
         match effect {
             Effect::Spawn => self.spawn(),
             Effect::SendListeners => self.send_listeners(),
-            Effect::StopAccepting => self.accepting.clear(),
+            Effect::StopAccepting => {
+                self.clocks.retirement = None;
+                self.accepting.clear();
+            }
             Effect::SendServe => self.send_serve(),
             Effect::StartHandover => {
                 self.drain_begun.get_or_insert_with(Instant::now);
@@ -557,6 +574,10 @@ impl Running {
             Effect::StartDeadline => {
                 let begun = self.drain_begun.unwrap_or_else(Instant::now);
                 self.clocks.drain = begun.checked_add(self.options.drain_timeout);
+            }
+            Effect::StartRetirement => {
+                self.status.retire();
+                self.clocks.retirement = after(self.options.shutdown_delay);
             }
             Effect::AwaitDrained => self.drain_watched = true,
             Effect::Kill | Effect::Bury => self.dismiss(event),
@@ -717,7 +738,7 @@ impl Running {
             return;
         };
         let number = self.number;
-        if event == Event::Stop {
+        if matches!(event, Event::Stop | Event::Retire) {
             log::info!("stopping; {successor} is not ready and is taken along");
         } else if self.state.is_probation() {
             log::error!("restart undone: {failure}; generation {number} serves again");
@@ -892,6 +913,8 @@ struct Clocks {
     readiness: Option<Instant>,
     /// Of the successor's probation: `Proven`.
     probation: Option<Instant>,
+    /// Of an announced stop: `Stop`.
+    retirement: Option<Instant>,
     /// For the drain: `Overdue`.
     drain: Option<Instant>,
     /// Set to the earliest of them.
@@ -904,6 +927,7 @@ impl Clocks {
         let clocks = [
             (&mut self.readiness, Event::Overdue),
             (&mut self.probation, Event::Proven),
+            (&mut self.retirement, Event::Stop),
             (&mut self.drain, Event::Overdue),
         ];
         let earliest = clocks

@@ -277,3 +277,50 @@ fn the_deadline_cuts_and_names_a_guard_that_is_not_dropped() {
     assert_eq!(service.first().wait_exit(), End::Exit(0));
     service.log().wait_for("cut off: GET /hold for ");
 }
+
+#[test]
+fn a_stop_that_is_announced_goes_on_serving_and_says_that_it_is_not_ready() {
+    let service = Service::start(Config::new().shutdown_delay_ms(600_000));
+    let process = service.current();
+    let mut client = service.connect();
+    assert_eq!(client.get("/health").unwrap().status, 200);
+    process.term();
+    service.log().wait_for("stopping in 600s");
+    for mut client in [client, service.connect()] {
+        let answer = client.get("/health").unwrap();
+        assert_eq!((answer.status, answer.closes()), (503, false));
+        assert_eq!(client.get("/").unwrap().text(), "hello");
+    }
+    // What is announced is not taken back by a reload.
+    process.hup();
+    service.settle();
+    assert_eq!(process.children(), [].into());
+    process.term();
+    assert_eq!(process.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
+    assert_eq!(service.generations(), 1);
+}
+
+#[test]
+fn an_announced_stop_begins_after_its_delay() {
+    let service = Service::start(Config::new().shutdown_delay_ms(100));
+    // Also when it comes while a successor starts, and to a successor.
+    let held = service.restart_held();
+    let successor = service.current().only_child();
+    service.current().term();
+    successor.wait_reaped();
+    assert_eq!(service.first().wait_exit(), End::Exit(0));
+    service.log().wait_for("stopping in 100ms");
+    service.log().wait_for_end();
+    drop(held);
+
+    let config = Config::new().shutdown_delay_ms(100).probation_ms(60_000);
+    let service = Service::start(config);
+    let predecessor = service.current();
+    let successor = service.restart();
+    successor.term();
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    assert_eq!(successor.wait_exit(), End::Exit(0));
+    assert_eq!(service.log().count("stopping in 100ms"), 1);
+    service.log().wait_for_end();
+}

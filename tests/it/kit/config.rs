@@ -14,6 +14,7 @@ pub(crate) struct Config {
     ready_timeout_ms: Option<u64>,
     drain_timeout_ms: Option<u64>,
     probation_ms: Option<u64>,
+    shutdown_delay_ms: Option<u64>,
     hand_over: Option<bool>,
     state_kb: Option<u64>,
     max_state_kb: Option<u64>,
@@ -60,6 +61,7 @@ impl Config {
             ready_timeout_ms: None,
             drain_timeout_ms: None,
             probation_ms: Some(0),
+            shutdown_delay_ms: None,
             hand_over: None,
             state_kb: None,
             max_state_kb: None,
@@ -116,6 +118,11 @@ impl Config {
 
     pub(crate) fn probation_ms(mut self, probation: u64) -> Self {
         self.probation_ms = Some(probation);
+        self
+    }
+
+    pub(crate) fn shutdown_delay_ms(mut self, delay: u64) -> Self {
+        self.shutdown_delay_ms = Some(delay);
         self
     }
 
