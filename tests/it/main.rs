@@ -26,6 +26,7 @@ mod limits;
 mod listeners;
 mod load;
 mod packets;
+mod proxy;
 mod restart;
 mod signals;
 mod tidy;

@@ -21,7 +21,7 @@ use super::{End, Log, Process};
 pub(super) const REQUIRED: &str = "HEIRLOOM_REQUIRE_CLIENTS";
 
 /// The programs that there are tests for.
-const KNOWN: [&str; 5] = ["ab", "chromium", "curl", "node", "python3"];
+const KNOWN: [&str; 6] = ["ab", "chromium", "curl", "haproxy", "node", "python3"];
 
 /// A program that may or may not be installed.
 pub(crate) struct Program {
