@@ -24,12 +24,14 @@
 //! - [`Server`] is what you configure and run: a handler, addresses, timeouts.
 //! - [`Request`] is what a handler gets; it answers with a [`Response`]. Both
 //!   are those of [`http_types`], the request with what a server knows besides.
+//!   Instead of them, [`Server::raw`] gives a handler each [`Connection`].
 //! - [`Generation`] is this process as one of a chain. A `main` that does
 //!   something before it makes a server, such as reading a configuration,
 //!   begins its generation first.
 //!
 //! [`Status`] tells handlers and background tasks whether the process is
-//! draining; [`Transition`] tells a callback what happens to it.
+//! draining, and lets them hold its exit; [`Transition`] tells a callback what
+//! happens to it.
 //!
 //! # What happens when
 //!
@@ -67,6 +69,7 @@
 //! | `restart failed: successor P, waiting for its claim: …` | the reason; nothing has changed |
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
 //! | `took back N of M connections …` | which of those that had been handed over go on here |
+//! | `stopping in …; unready from now on` | a `SIGTERM` was heard, and its delay ([`Server::shutdown_delay`]) has begun |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
 //! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
