@@ -14,6 +14,7 @@ use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::accept::Attend;
+use crate::error::legible;
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::successor::{Delivery, free_descriptors};
 use crate::ledger::Notes;
@@ -102,7 +103,8 @@ impl Adoption {
             let (peer, (luggage, rest)) = match verified {
                 Ok(verified) => verified,
                 Err(error) => {
-                    log::error!("could not adopt the connection of {}: {error}", record.peer);
+                    let peer = legible(&record.peer);
+                    log::error!("could not adopt the connection of {peer}: {error}");
                     break;
                 }
             };

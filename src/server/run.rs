@@ -22,7 +22,7 @@ use super::Options;
 use super::accept::{Attend, accept, accept_some};
 use super::adoption::Adoption;
 use super::handover::{Handover, Outbox, Progress};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
 use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request};
@@ -796,8 +796,7 @@ impl Running {
             end.push_str(words);
         }
         // Some of the words are the successor's own.
-        let end = end.replace(char::is_control, " ");
-        Some((successor, end))
+        Some((successor, legible(&end)))
     }
 
     fn report(&self) {
