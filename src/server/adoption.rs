@@ -61,9 +61,10 @@ impl Adoption {
 
     /// Hears that so many connections may come, and where to note what is done
     /// with them.
-    pub(super) fn expect(&mut self, connections: usize, ledger: Option<OwnedFd>) {
+    pub(super) fn expect(&mut self, connections: usize, ledger: Option<OwnedFd>) -> io::Result<()> {
+        self.notes = ledger.map(Notes::open).transpose()?;
         self.expected = connections.min(self.capacity);
-        self.notes = ledger.map(Notes::new);
+        Ok(())
     }
 
     /// How many connections may yet come.

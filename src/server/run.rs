@@ -161,8 +161,9 @@ impl Startup {
                 let keeps = self.listeners.adopted().to_vec();
                 let room = self.adoption.capacity();
                 let serve = predecessor.await_serve(keeps, room).await?;
-                self.adoption.expect(serve.connections, serve.ledger);
-                Ok(())
+                self.adoption
+                    .expect(serve.connections, serve.ledger)
+                    .map_err(|cause| Error::handoff("taking over the ledger", cause))
             }
             None => match &mut self.pid_file {
                 Some(pid_file) => pid_file.publish(),
