@@ -310,6 +310,9 @@ impl Running {
         if let Some(event) = self.hear_predecessor(cx) {
             return Poll::Ready(event);
         }
+        if self.adoption.poll_overdue(cx).is_ready() {
+            self.roster.reserve(0);
+        }
         if let Some(event) = self.poll_handover(cx) {
             return Poll::Ready(event);
         }
@@ -424,7 +427,7 @@ impl Running {
                     return None;
                 }
                 Request::HandedOver => {
-                    self.roster.reserve(0);
+                    self.expect_no_more();
                     let adopted = self.adoption.adopted();
                     if adopted > 0 {
                         log::info!("{adopted} connections were taken over from the predecessor");
@@ -440,7 +443,7 @@ impl Running {
                 Request::Proven | Request::Gone => {
                     if matches!(request, Request::Gone) {
                         self.predecessor = None;
-                        self.roster.reserve(0);
+                        self.expect_no_more();
                     }
                     self.adoption.retire_notes();
                     if self.state.is_unproven() {
@@ -457,6 +460,12 @@ impl Running {
         if let Some(predecessor) = &self.predecessor {
             predecessor.send_adopted(batch, taken, room);
         }
+    }
+
+    /// Gives the places away that were kept for the predecessor's connections.
+    fn expect_no_more(&mut self) {
+        self.adoption.expect_no_more();
+        self.roster.reserve(0);
     }
 
     /// Whether the predecessor may yet hand connections over to us.
