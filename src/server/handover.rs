@@ -230,12 +230,15 @@ impl Handover {
         self.outbox.watch(cx);
         self.roster.watch_departures(cx);
         self.sweep_copies(cx);
+        self.try_again_in_time(cx);
+        self.send(successor);
+        // Now that something may have been sent, or not: a clock wakes us only
+        // if it was looked at.
+        self.try_again_in_time(cx);
         if self.is_overdue(cx) {
             let connections = self.in_flight();
             return Poll::Ready(Progress::Lost(Loss::Unresponsive(connections, PATIENCE)));
         }
-        self.try_again_in_time(cx);
-        self.send(successor);
         self.give_berths();
         let nothing_under_way = self.unacknowledged.is_empty() && self.outbox.is_empty();
         let nobody_left = self.roster.restless() == 0 && !more_may_come;
