@@ -262,7 +262,7 @@ mod tests {
         let path = format!("/proc/self/fd/{}", ledger.file.as_raw_fd());
         let read_only = std::fs::File::open(path).unwrap();
         assert!(Notes::open(read_only.into()).is_err());
-        let (_, pipe) = std::io::pipe().unwrap();
+        let (_, pipe) = io::pipe().unwrap();
         assert!(Notes::open(pipe.into()).is_err());
     }
 
