@@ -69,7 +69,7 @@
 //! | `took back N of M connections …` | which of those that had been handed over go on here |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
-//! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
+//! | `cannot accept connections on …` | usually too many open files, or that there would be too many for a restart; told once, tried again until it works |
 //!
 //! # What a successor inherits
 //!

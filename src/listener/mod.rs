@@ -108,6 +108,12 @@ impl Listener {
         }
     }
 
+    /// A descriptor as the next connection would get; `None`: there is none
+    /// left.
+    pub(crate) fn next_descriptor(&self) -> Option<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(self.socket.get_ref(), 0).ok()
+    }
+
     /// Waits until the queue may hold a connection.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         self.socket.readable().await

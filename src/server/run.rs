@@ -19,13 +19,13 @@ use smol::stream::Stream;
 use smol::{LocalExecutor, Task};
 
 use super::Options;
-use super::accept::{Attend, accept, accept_some};
+use super::accept::{Attend, Burst, Reserve, accept, accept_some};
 use super::adoption::Adoption;
 use super::handover::{Handover, Outbox, Progress};
 use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
-use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request};
+use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request, free_descriptors};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
@@ -98,6 +98,7 @@ pub(super) async fn run(
         adoption: startup.adoption,
         listeners: startup.listeners,
         accepting: Vec::new(),
+        reserve: Rc::new(Reserve::of(free_descriptors())),
         roster: Rc::default(),
         attend,
         outbox,
@@ -207,6 +208,8 @@ struct Running {
     listeners: ListenerSet,
     /// One task for each listener that is being accepted on.
     accepting: Vec<Task<()>>,
+    /// Descriptors that are not for them.
+    reserve: Rc<Reserve>,
     roster: Rc<Roster>,
     attend: Attend,
     outbox: Rc<Outbox>,
@@ -694,6 +697,7 @@ impl Running {
                     Rc::clone(listener),
                     Rc::clone(&self.roster),
                     self.options.limits.max_connections,
+                    Rc::clone(&self.reserve),
                     Rc::clone(&self.attend),
                 ))
             })
@@ -708,9 +712,9 @@ impl Running {
             // From here on nobody finds the way to it; whoever is in the queue
             // has found it, and is served.
             listener.unlink();
-            match accept_some(&listener, &self.roster, &self.attend, BACKLOG) {
-                Ok(0) => {}
-                Ok(last) => log::info!(
+            match accept_some(&listener, &self.roster, &self.attend, BACKLOG, |_| false) {
+                Ok(Burst { accepted: 0, .. }) => {}
+                Ok(Burst { accepted: last, .. }) => log::info!(
                     "{last} connections were still waiting on {}",
                     listener.bound()
                 ),
