@@ -87,7 +87,7 @@ impl Error {
     }
 
     pub(crate) fn adopt(requested: &str, problem: impl fmt::Display) -> Self {
-        let (requested, problem) = (requested.to_owned(), problem.to_string());
+        let (requested, problem) = (legible(requested), legible(&problem.to_string()));
         Kind::Adopt { requested, problem }.into()
     }
 
@@ -143,6 +143,16 @@ impl Error {
     pub(crate) fn overdue(step: &'static str) -> Self {
         Kind::Overdue { step }.into()
     }
+}
+
+/// What somebody else has said, as part of a line in a log: not of any length,
+/// and nothing that would make it several lines.
+pub(crate) fn legible(text: &str) -> String {
+    const MOST: usize = 4096;
+    let letters = text.chars().take(MOST);
+    letters
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
 }
 
 impl From<Kind> for Error {
@@ -233,5 +243,18 @@ impl std::error::Error for Error {
             | Kind::Dismissed { .. }
             | Kind::Overdue { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_is_one_line_of_bearable_length() {
+        let said = legible(&"a\r\nb\u{85}\u{1b}é".repeat(10_000));
+        assert!(said.starts_with("a  b  éa  b  é"), "{said}");
+        assert_eq!(said.chars().count(), 4096);
+        assert_eq!(legible("127.0.0.1:80"), "127.0.0.1:80");
     }
 }

@@ -16,20 +16,36 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{FileType, MemfdFlags, OFlags, fcntl_getfl, fstat, memfd_create};
 use rustix::io::{pread, pwrite, retry_on_intr};
 
 /// What a successor has done with a connection.
+///
+/// None of them is 0: that is what a file is full of where nobody has written,
+/// as behind an end that was cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trace {
     /// It has read nothing and sent nothing.
-    Untouched = 0,
+    Untouched = 1,
     /// A request may have been read that is not answered yet.
-    InUse = 1,
+    InUse = 2,
     /// Every request that was read has been answered.
-    Clean = 2,
+    Clean = 3,
     /// It has closed the connection.
-    Closed = 3,
+    Closed = 4,
+}
+
+impl From<u8> for Trace {
+    /// What cannot be understood counts as being in use, for that is taken back
+    /// by nobody.
+    fn from(byte: u8) -> Self {
+        match byte {
+            1 => Trace::Untouched,
+            3 => Trace::Clean,
+            4 => Trace::Closed,
+            _ => Trace::InUse,
+        }
+    }
 }
 
 /// How many slots are made at a time: a page of memory.
@@ -66,8 +82,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// The traces of the first `count` slots. What cannot be read or
-    /// understood counts as being in use, for that is taken back by nobody.
+    /// The traces of the first `count` slots. What cannot be read counts as
+    /// being in use, too.
     pub(crate) fn read(&self, count: usize) -> Vec<Trace> {
         let mut bytes = vec![Trace::InUse as u8; count];
         let mut filled = 0;
@@ -82,13 +98,7 @@ impl Ledger {
                 }
             }
         }
-        let trace = |byte| match byte {
-            0 => Trace::Untouched,
-            2 => Trace::Clean,
-            3 => Trace::Closed,
-            _ => Trace::InUse,
-        };
-        bytes.into_iter().map(trace).collect()
+        bytes.into_iter().map(Trace::from).collect()
     }
 }
 
@@ -106,10 +116,22 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    pub(crate) fn new(file: OwnedFd) -> Rc<Self> {
-        Rc::new(Notes {
+    /// Takes a ledger over.
+    ///
+    /// # Errors
+    ///
+    /// If it is none. Without one that can be written, a predecessor would
+    /// serve again what is being served here.
+    pub(crate) fn open(file: OwnedFd) -> io::Result<Rc<Self>> {
+        let is_file = FileType::from_raw_mode(fstat(&file)?.st_mode).is_file();
+        let is_writable = fcntl_getfl(&file)? & OFlags::RWMODE == OFlags::RDWR;
+        if !is_file || !is_writable {
+            let problem = "it is not a file that can be written";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(Rc::new(Notes {
             file: RefCell::new(Some(file)),
-        })
+        }))
     }
 
     /// The predecessor takes nothing back any more.
@@ -171,11 +193,12 @@ impl Drop for Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd as _;
 
     fn both_ends() -> (Ledger, Rc<Notes>) {
         let ledger = Ledger::create().unwrap();
         let theirs = ledger.as_fd().try_clone_to_owned().unwrap();
-        (ledger, Notes::new(theirs))
+        (ledger, Notes::open(theirs).unwrap())
     }
 
     #[test]
@@ -212,8 +235,35 @@ mod tests {
         );
         ledger.reserve(PAGE + 1).unwrap();
         assert_eq!(ledger.read(PAGE + 1)[PAGE], Trace::Untouched);
+    }
+
+    #[test]
+    fn a_ledger_that_was_emptied_says_nothing_even_when_it_grows_again() {
+        let (mut ledger, _notes) = both_ends();
         rustix::fs::ftruncate(&ledger, 0).unwrap();
         assert_eq!(ledger.read(1), [Trace::InUse]);
+        // As for a batch that is sent later.
+        ledger.reserve(PAGE + 1).unwrap();
+        assert_eq!(ledger.read(PAGE)[..], [Trace::InUse; PAGE]);
+    }
+
+    #[test]
+    fn a_trace_is_read_as_it_was_written() {
+        let traces = [Trace::Untouched, Trace::InUse, Trace::Clean, Trace::Closed];
+        for trace in traces {
+            assert_eq!(Trace::from(trace as u8), trace);
+            assert_ne!(trace as u8, 0);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_no_ledger() {
+        let (ledger, _notes) = both_ends();
+        let path = format!("/proc/self/fd/{}", ledger.file.as_raw_fd());
+        let read_only = std::fs::File::open(path).unwrap();
+        assert!(Notes::open(read_only.into()).is_err());
+        let (_, pipe) = io::pipe().unwrap();
+        assert!(Notes::open(pipe.into()).is_err());
     }
 
     #[test]

@@ -72,7 +72,7 @@
 //! | `stopping in …; unready from now on` | a `SIGTERM` was heard, and its delay ([`Server::shutdown_delay`]) has begun |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
-//! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
+//! | `cannot accept connections on …` | usually too many open files, or that there would be too many for a restart; told once, tried again until it works |
 //!
 //! # What a successor inherits
 //!

@@ -75,7 +75,9 @@ impl Limits {
     /// How many connections may be open at once.
     ///
     /// At the limit the server stops accepting; further clients wait in the
-    /// listener's queue until a connection closes.
+    /// listener's queue until a connection closes. It does the same before it
+    /// runs out of file descriptors: new connections do not get the last eight,
+    /// because a restart needs some.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;

@@ -299,6 +299,12 @@ impl Roster {
         self.until(|| self.len() == 0).await;
     }
 
+    /// Waits until a connection has closed, or left.
+    pub(crate) async fn departure(&self) {
+        let before = self.len();
+        self.until(|| self.len() < before).await;
+    }
+
     async fn until(&self, reached: impl Fn() -> bool) {
         future::poll_fn(|cx| {
             if reached() {

@@ -1019,7 +1019,7 @@ fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
 /// A ledger and what is noted in it.
 fn ledger() -> (Ledger, Rc<Notes>) {
     let ledger = Ledger::create().unwrap();
-    let notes = Notes::new(ledger.as_fd().try_clone_to_owned().unwrap());
+    let notes = Notes::open(ledger.as_fd().try_clone_to_owned().unwrap()).unwrap();
     (ledger, notes)
 }
 

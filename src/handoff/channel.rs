@@ -18,6 +18,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smol::future;
 
+use crate::error::legible;
+
 /// How many descriptors one packet can carry (`SCM_MAX_FD`, unix(7)).
 pub(crate) const MOST_DESCRIPTORS: usize = 253;
 
@@ -209,7 +211,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
                             payload: payload.to_vec(),
                             is_cut,
                         })
-                        .map_err(|error| Silence::Nonsense(error.to_string())),
+                        .map_err(|error| Silence::Nonsense(legible(&error.to_string()))),
                 )
             }
             Err(rustix::io::Errno::WOULDBLOCK) => None,

@@ -438,6 +438,23 @@ impl Successor {
         }
     }
 
+    /// One that serves and is played by a test, which has the other end.
+    #[cfg(test)]
+    pub(crate) fn played() -> (Self, Channel<FromSuccessor, FromPredecessor>) {
+        let (channel, theirs) = open_channel(1).unwrap();
+        let successor = Successor {
+            channel: Some(channel),
+            process: Process::Gone,
+            pid: None,
+            begun: Instant::now(),
+            step: Step::Serving,
+            is_our_child: true,
+            last_words: None,
+            hung_up: None,
+        };
+        (successor, Channel::new(theirs).unwrap())
+    }
+
     /// Leaves it alone, except for reaping it when it exits.
     pub(crate) async fn release(self) {
         if let Process::Running(mut running) = self.process {
@@ -593,18 +610,8 @@ mod tests {
 
     #[test]
     fn one_that_never_stops_talking_is_heard_one_message_at_a_time() {
-        let (channel, theirs) = open_channel(1).unwrap();
-        let theirs = Channel::<FromSuccessor, FromPredecessor>::new(theirs).unwrap();
-        let mut successor = Successor {
-            channel: Some(channel),
-            process: Process::Gone,
-            pid: None,
-            begun: Instant::now(),
-            step: Step::AwaitingClaim,
-            is_our_child: true,
-            last_words: None,
-            hung_up: None,
-        };
+        let (mut successor, theirs) = Successor::played();
+        successor.step = Step::AwaitingClaim;
         let reasons = ["the moon is full", "the sun is dark"];
         for reason in reasons.map(str::to_owned) {
             theirs.send(&FromSuccessor::Failed { reason }, &[]).unwrap();

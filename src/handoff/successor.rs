@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_io::Timer;
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::Resource;
 use smol::future::FutureExt as _;
@@ -406,9 +407,14 @@ fn channel_on_stdin() -> Option<io::Result<Channel<FromSuccessor, FromPredecesso
 
 /// How many descriptors this process can still open, as far as it can tell.
 pub(crate) fn free_descriptors() -> u64 {
-    // Without /proc the limit itself is the best guess; a wrong one ends in a
-    // truncated packet, which is noticed.
-    let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count) as u64;
+    let open = match std::fs::read_dir("/proc/self/fd") {
+        Ok(open) => open.count() as u64,
+        // There is not even one for the directory.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::MFILE) => return 0,
+        // Without /proc the limit itself is the best guess; a wrong one ends in
+        // a truncated packet, which is noticed.
+        Err(_) => 0,
+    };
     let limit = rustix::process::getrlimit(Resource::Nofile).current;
     limit.unwrap_or(u64::MAX).saturating_sub(open)
 }

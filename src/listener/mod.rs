@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use async_io::Async;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
@@ -105,6 +106,12 @@ impl Listener {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// A descriptor as the next connection would get; `None`: there is none
+    /// left.
+    pub(crate) fn next_descriptor(&self) -> Option<OwnedFd> {
+        rustix::io::fcntl_dupfd_cloexec(self.socket.get_ref(), 0).ok()
     }
 
     /// Waits until the queue may hold a connection.
@@ -283,6 +290,14 @@ impl Claimed {
         }
         if !sockopt::socket_acceptconn(&socket).map_err(broken)? {
             return Err(wrong("it does not listen".to_owned()));
+        }
+        if !rustix::fs::fcntl_getfl(&socket)
+            .map_err(broken)?
+            .contains(OFlags::NONBLOCK)
+        {
+            // One call of accept(2) too many would never return. Not set here:
+            // the flag is shared with whoever else has the socket.
+            return Err(wrong("it is in blocking mode".to_owned()));
         }
         let family = sockopt::socket_domain(&socket).map_err(broken)?;
         let said = record.addr.bound;

@@ -1,10 +1,14 @@
 //! Taking connections off a listener's queue.
 
+use std::cell::Cell;
+use std::fmt;
 use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use async_io::Timer;
+use rustix::process::Resource;
 use smol::future;
 
 use crate::listener::Listener;
@@ -23,28 +27,44 @@ pub(super) async fn accept(
     listener: Rc<Listener>,
     roster: Rc<Roster>,
     limit: usize,
+    reserve: Rc<Reserve>,
     attend: Attend,
 ) {
     let mut trouble = Trouble::default();
     loop {
         roster.place(limit).await;
+        if roster.len() > 0 && !reserve.is_spared(&listener) {
+            let wait = trouble.wait(&listener, &"the last descriptors are kept for a restart");
+            future::or(wait, roster.departure()).await;
+            continue;
+        }
         let most = BURST.min(roster.places(limit));
-        match accept_some(&listener, &roster, &attend, most) {
-            Ok(accepted) => {
+        let first_reserved = reserve.first();
+        let is_last = |socket: &OwnedFd| reserve.notices(number(socket) >= first_reserved);
+        match accept_some(&listener, &roster, &attend, most, is_last) {
+            Ok(Burst {
+                is_queue_empty: true,
+                ..
+            }) => {
                 trouble.is_over(&listener);
-                if accepted == most {
-                    future::yield_now().await;
-                } else if let Err(error) = listener.readable().await {
+                if let Err(error) = listener.readable().await {
                     trouble.wait(&listener, &error).await;
                 }
             }
+            Ok(_) => future::yield_now().await,
             Err(error) => trouble.wait(&listener, &error).await,
         }
     }
 }
 
-/// Accepts what the queue holds, but at most `most`; returns how many those
-/// were.
+/// What came of accepting.
+pub(super) struct Burst {
+    pub(super) accepted: usize,
+    is_queue_empty: bool,
+}
+
+/// Accepts what the queue holds, but at most `most`, and none after one that
+/// `is_last`.
 ///
 /// A connection is on the roster before this returns, so a drain that begins
 /// in the same tick counts it.
@@ -53,16 +73,75 @@ pub(super) fn accept_some(
     roster: &Rc<Roster>,
     attend: &Attend,
     most: usize,
-) -> io::Result<usize> {
-    for accepted in 0..most {
-        match listener.accept()? {
-            Some((socket, peer)) => {
-                attend(Parcel::fresh(socket, roster.admit(peer, listener.name())));
-            }
-            None => return Ok(accepted),
+    is_last: impl Fn(&OwnedFd) -> bool,
+) -> io::Result<Burst> {
+    let mut burst = Burst {
+        accepted: 0,
+        is_queue_empty: false,
+    };
+    while burst.accepted < most {
+        let Some((socket, peer)) = listener.accept()? else {
+            burst.is_queue_empty = true;
+            break;
+        };
+        burst.accepted += 1;
+        let is_last = is_last(&socket);
+        attend(Parcel::fresh(socket, roster.admit(peer, listener.name())));
+        if is_last {
+            break;
         }
     }
-    Ok(most)
+    Ok(burst)
+}
+
+/// The last descriptors, which are for everything but connections that are
+/// accepted: above all for a restart. A service that has run full could not be
+/// replaced otherwise, not even by one that may have more.
+///
+/// The system gives out the lowest number that is free (open(2)), so whoever
+/// gets a high one knows that all below it are in use.
+pub(super) struct Reserve {
+    size: u64,
+    /// Whether one of them has been given out, as far as we know.
+    is_touched: Cell<bool>,
+}
+
+impl Reserve {
+    /// What a restart takes at a time, and some more.
+    const SIZE: u64 = 8;
+
+    /// Of so many descriptors; most of them are for connections, however few
+    /// there are.
+    pub(super) fn of(free_descriptors: u64) -> Self {
+        Reserve {
+            size: Self::SIZE.min(free_descriptors / 2),
+            is_touched: Cell::new(false),
+        }
+    }
+
+    /// The number of the first of them.
+    fn first(&self) -> u64 {
+        let limit = rustix::process::getrlimit(Resource::Nofile).current;
+        limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.size))
+    }
+
+    /// Whether the next descriptor will be none of them.
+    fn is_spared(&self, listener: &Listener) -> bool {
+        if self.is_touched.get() {
+            let next = listener.next_descriptor();
+            self.notices(next.is_none_or(|next| number(&next) >= self.first()));
+        }
+        !self.is_touched.get()
+    }
+
+    fn notices(&self, is_touched: bool) -> bool {
+        self.is_touched.set(is_touched);
+        is_touched
+    }
+}
+
+fn number(descriptor: &OwnedFd) -> u64 {
+    u64::from(descriptor.as_raw_fd().unsigned_abs())
 }
 
 /// Errors of the process or the system rather than of one connection: too many
@@ -77,11 +156,11 @@ impl Trouble {
     const SHORTEST: Duration = Duration::from_millis(10);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    async fn wait(&mut self, listener: &Listener, error: &io::Error) {
+    async fn wait(&mut self, listener: &Listener, problem: &dyn fmt::Display) {
         let pause = match self.pause {
             None => {
                 log::error!(
-                    "cannot accept connections on {}: {error}; trying again until it works",
+                    "cannot accept connections on {}: {problem}; trying again until it works",
                     listener.bound()
                 );
                 Self::SHORTEST
@@ -124,7 +203,9 @@ mod tests {
             let open = Rc::new(RefCell::new(Vec::new()));
             let attended = Rc::clone(&open);
             let attend: Attend = Rc::new(move |parcel| attended.borrow_mut().push(parcel));
-            let mut accepting = std::pin::pin!(accept(listener, Rc::clone(&roster), LIMIT, attend));
+            let reserve = Rc::new(Reserve::of(100));
+            let accepting = accept(listener, Rc::clone(&roster), LIMIT, reserve, attend);
+            let mut accepting = std::pin::pin!(accepting);
             // Each that closes makes room for one.
             for _ in 0..clients.len() - LIMIT {
                 while roster.len() < LIMIT {

@@ -8,12 +8,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
+use smol::future::FutureExt as _;
 
 use super::accept::Attend;
+use crate::error::legible;
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::successor::{Delivery, free_descriptors};
 use crate::ledger::Notes;
@@ -22,6 +26,10 @@ use crate::roster::{Peer, Roster};
 
 /// Descriptors that adopted connections leave to everything else.
 const RESERVE: u64 = 16;
+
+/// How long places are kept for connections none of which come. A predecessor
+/// that is stopped or hangs must not keep us from accepting.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connections on their way from the predecessor.
 #[derive(Default)]
@@ -33,6 +41,8 @@ pub(super) struct Adoption {
     capacity: usize,
     /// How many may yet come.
     expected: usize,
+    /// Set while some may.
+    patience: Option<Timer>,
     adopted: usize,
 }
 
@@ -43,6 +53,7 @@ impl Adoption {
         Adoption {
             notes: None,
             expected: 0,
+            patience: None,
             capacity: max_connections.min(usize::try_from(free).unwrap_or(usize::MAX)),
             adopted: 0,
         }
@@ -60,14 +71,40 @@ impl Adoption {
 
     /// Hears that so many connections may come, and where to note what is done
     /// with them.
-    pub(super) fn expect(&mut self, connections: usize, ledger: Option<OwnedFd>) {
-        self.expected = connections.min(self.capacity);
-        self.notes = ledger.map(Notes::new);
+    pub(super) fn expect(&mut self, connections: usize, ledger: Option<OwnedFd>) -> io::Result<()> {
+        self.notes = ledger.map(Notes::open).transpose()?;
+        self.keep_places(connections.min(self.capacity));
+        Ok(())
     }
 
     /// How many connections may yet come.
     pub(super) fn expected(&self) -> usize {
         self.expected
+    }
+
+    /// Hears that no more connections will come.
+    pub(super) fn expect_no_more(&mut self) {
+        self.keep_places(0);
+    }
+
+    /// Expects no more once none have come for too long.
+    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(patience) = &mut self.patience else {
+            return Poll::Pending;
+        };
+        ready!(patience.poll(cx));
+        log::debug!(
+            "none of the {} connections that may come have come in {PATIENCE:?}; their places are \
+             given to others",
+            self.expected
+        );
+        self.expect_no_more();
+        Poll::Ready(())
+    }
+
+    fn keep_places(&mut self, places: usize) {
+        self.expected = places;
+        self.patience = (places > 0).then(|| Timer::after(PATIENCE));
     }
 
     /// The predecessor takes nothing back any more.
@@ -102,7 +139,8 @@ impl Adoption {
             let (peer, (luggage, rest)) = match verified {
                 Ok(verified) => verified,
                 Err(error) => {
-                    log::error!("could not adopt the connection of {}: {error}", record.peer);
+                    let peer = legible(&record.peer);
+                    log::error!("could not adopt the connection of {peer}: {error}");
                     break;
                 }
             };
@@ -125,7 +163,7 @@ impl Adoption {
             taken += 1;
         }
         self.adopted += taken;
-        self.expected = self.expected.saturating_sub(announced);
+        self.keep_places(self.expected.saturating_sub(announced));
         roster.reserve(self.expected);
         if taken < announced {
             // There are no more descriptors, or something is amiss. Either way

@@ -230,12 +230,15 @@ impl Handover {
         self.outbox.watch(cx);
         self.roster.watch_departures(cx);
         self.sweep_copies(cx);
+        self.try_again_in_time(cx);
+        self.send(successor);
+        // Now that something may have been sent, or not: a clock wakes us only
+        // if it was looked at.
+        self.try_again_in_time(cx);
         if self.is_overdue(cx) {
             let connections = self.in_flight();
             return Poll::Ready(Progress::Lost(Loss::Unresponsive(connections, PATIENCE)));
         }
-        self.try_again_in_time(cx);
-        self.send(successor);
         self.give_berths();
         let nothing_under_way = self.unacknowledged.is_empty() && self.outbox.is_empty();
         let nobody_left = self.roster.restless() == 0 && !more_may_come;
@@ -621,5 +624,95 @@ impl Restoration {
              had closed {ended}, and {} were in use when it was lost",
             all - restored - ended
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handoff::channel::Channel;
+    use crate::handoff::message::{FromPredecessor, FromSuccessor};
+    use std::os::unix::net::UnixStream;
+
+    /// A handover, the successor's end of the channel, and what has come back
+    /// into service.
+    struct Scene {
+        handover: Handover,
+        successor: Successor,
+        theirs: Channel<FromSuccessor, FromPredecessor>,
+        attended: Rc<RefCell<Vec<Parcel>>>,
+    }
+
+    impl Scene {
+        fn set() -> Self {
+            let attended = Rc::new(RefCell::new(Vec::new()));
+            let attending = Rc::clone(&attended);
+            let (successor, theirs) = Successor::played();
+            Scene {
+                handover: Handover::begin(
+                    Rc::default(),
+                    Rc::default(),
+                    Rc::new(move |parcel| attending.borrow_mut().push(parcel)),
+                    Some(Ledger::create().unwrap()),
+                    usize::MAX,
+                ),
+                successor,
+                theirs,
+                attended,
+            }
+        }
+
+        /// A connection is about to leave.
+        fn board(&self) {
+            let (ours, _) = UnixStream::pair().unwrap();
+            let ticket = self.handover.roster.admit(Peer::Unix, "");
+            let parcel = Parcel::fresh(ours.into(), ticket);
+            self.handover.outbox.push(parcel);
+        }
+
+        fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Progress> {
+            self.handover.poll(&self.successor, true, cx)
+        }
+
+        /// Polls for as long as somebody asks for it, until this is so.
+        fn wait_until(&mut self, reached: impl Fn(&Handover) -> bool) {
+            let reached = future::poll_fn(|cx| {
+                let _ = self.poll(cx);
+                match reached(&self.handover) {
+                    true => Poll::Ready(true),
+                    false => Poll::Pending,
+                }
+            });
+            let patience = async {
+                Timer::after(Duration::from_secs(30)).await;
+                false
+            };
+            // The end of the patience would wake the other one, too.
+            let reached = smol::block_on(future::or(patience, reached));
+            assert!(reached, "nobody looks at the handover any more");
+        }
+    }
+
+    #[test]
+    fn whoever_does_not_acknowledge_is_noticed_although_nothing_else_happens() {
+        let mut scene = Scene::set();
+        scene.board();
+        // A part of the patience is over.
+        scene.wait_until(|handover| handover.patience.as_ref().is_some_and(|it| it.0 > 0));
+        assert!(scene.handover.is_unacknowledged());
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_tried_again_although_nothing_else_happens() {
+        let mut scene = Scene::set();
+        while scene.successor.send_reload().is_ok() {}
+        scene.board();
+        scene.wait_until(|it| it.obstacle.is_some() && !it.is_obstructed());
+        assert_eq!(scene.attended.borrow().len(), 1);
+        assert_eq!(scene.handover.roster.uncalled_berths(), BATCH / 2);
+        // And now there is a way.
+        while scene.theirs.try_receive().is_some() {}
+        scene.board();
+        scene.wait_until(Handover::is_unacknowledged);
     }
 }

@@ -19,13 +19,13 @@ use smol::stream::Stream;
 use smol::{LocalExecutor, Task};
 
 use super::Options;
-use super::accept::{Attend, accept, accept_some};
+use super::accept::{Attend, Burst, Reserve, accept, accept_some};
 use super::adoption::Adoption;
 use super::handover::{Handover, Outbox, Progress};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
-use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request};
+use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request, free_descriptors};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
@@ -98,6 +98,7 @@ pub(super) async fn run(
         adoption: startup.adoption,
         listeners: startup.listeners,
         accepting: Vec::new(),
+        reserve: Rc::new(Reserve::of(free_descriptors())),
         roster: Rc::default(),
         attend,
         outbox,
@@ -161,8 +162,9 @@ impl Startup {
                 let keeps = self.listeners.adopted().to_vec();
                 let room = self.adoption.capacity();
                 let serve = predecessor.await_serve(keeps, room).await?;
-                self.adoption.expect(serve.connections, serve.ledger);
-                Ok(())
+                self.adoption
+                    .expect(serve.connections, serve.ledger)
+                    .map_err(|cause| Error::handoff("taking over the ledger", cause))
             }
             None => match &mut self.pid_file {
                 Some(pid_file) => pid_file.publish(),
@@ -206,6 +208,8 @@ struct Running {
     listeners: ListenerSet,
     /// One task for each listener that is being accepted on.
     accepting: Vec<Task<()>>,
+    /// Descriptors that are not for them.
+    reserve: Rc<Reserve>,
     roster: Rc<Roster>,
     attend: Attend,
     outbox: Rc<Outbox>,
@@ -308,6 +312,9 @@ impl Running {
         }
         if let Some(event) = self.hear_predecessor(cx) {
             return Poll::Ready(event);
+        }
+        if self.adoption.poll_overdue(cx).is_ready() {
+            self.roster.reserve(0);
         }
         if let Some(event) = self.poll_handover(cx) {
             return Poll::Ready(event);
@@ -423,7 +430,7 @@ impl Running {
                     return None;
                 }
                 Request::HandedOver => {
-                    self.roster.reserve(0);
+                    self.expect_no_more();
                     let adopted = self.adoption.adopted();
                     if adopted > 0 {
                         log::info!("{adopted} connections were taken over from the predecessor");
@@ -439,7 +446,7 @@ impl Running {
                 Request::Proven | Request::Gone => {
                     if matches!(request, Request::Gone) {
                         self.predecessor = None;
-                        self.roster.reserve(0);
+                        self.expect_no_more();
                     }
                     self.adoption.retire_notes();
                     if self.state.is_unproven() {
@@ -456,6 +463,12 @@ impl Running {
         if let Some(predecessor) = &self.predecessor {
             predecessor.send_adopted(batch, taken, room);
         }
+    }
+
+    /// Gives the places away that were kept for the predecessor's connections.
+    fn expect_no_more(&mut self) {
+        self.adoption.expect_no_more();
+        self.roster.reserve(0);
     }
 
     /// Whether the predecessor may yet hand connections over to us.
@@ -684,6 +697,7 @@ impl Running {
                     Rc::clone(listener),
                     Rc::clone(&self.roster),
                     self.options.limits.max_connections,
+                    Rc::clone(&self.reserve),
                     Rc::clone(&self.attend),
                 ))
             })
@@ -698,9 +712,9 @@ impl Running {
             // From here on nobody finds the way to it; whoever is in the queue
             // has found it, and is served.
             listener.unlink();
-            match accept_some(&listener, &self.roster, &self.attend, BACKLOG) {
-                Ok(0) => {}
-                Ok(last) => log::info!(
+            match accept_some(&listener, &self.roster, &self.attend, BACKLOG, |_| false) {
+                Ok(Burst { accepted: 0, .. }) => {}
+                Ok(Burst { accepted: last, .. }) => log::info!(
                     "{last} connections were still waiting on {}",
                     listener.bound()
                 ),
@@ -796,8 +810,7 @@ impl Running {
             end.push_str(words);
         }
         // Some of the words are the successor's own.
-        let end = end.replace(char::is_control, " ");
-        Some((successor, end))
+        Some((successor, legible(&end)))
     }
 
     fn report(&self) {

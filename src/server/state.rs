@@ -143,7 +143,8 @@ async fn read(stream: OwnedFd, bytes: u64) -> io::Result<Vec<u8>> {
     let mut state = Vec::new();
     let mut piece = vec![0; PIECE];
     loop {
-        match recv(stream.get_ref(), &mut piece[..], RecvFlags::empty()) {
+        // Nobody knows in which mode the predecessor has left it.
+        match recv(stream.get_ref(), &mut piece[..], RecvFlags::DONTWAIT) {
             Ok((0, _)) if state.len() as u64 == bytes => return Ok(state),
             Ok((0, _)) => {
                 let problem = format!("only {} of {bytes} bytes came", state.len());

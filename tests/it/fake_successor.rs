@@ -16,22 +16,29 @@
 mod fake;
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, IoSlice, Write as _};
 use std::mem::MaybeUninit;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::{env, fs, io, process};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::IoSliceMut;
-use rustix::net::{RecvAncillaryBuffer, RecvFlags, SendFlags, recvmsg, send};
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    send, sendmsg,
+};
+use rustix::process::{
+    Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process, prlimit,
+};
 use serde_json::{Value, json};
 
 use self::fake::Fake;
 
-/// The version of the protocol that the library speaks.
-const VERSION: u32 = 2;
-
 fn main() {
-    let executable = env::current_exe().expect("/proc is there");
+    // What it was started as, which may be a link.
+    let executable: PathBuf = env::args_os().next().expect("the library names it").into();
     let name = fs::read_to_string(Fake::file(&executable)).expect("a test has chosen a behaviour");
     match Fake::from_name(&name).expect("the behaviour is known") {
         Fake::ExitsAtOnce => {}
@@ -56,7 +63,7 @@ fn main() {
             listen_for_ever();
         }
         Fake::SpeaksAtLength => {
-            let mut message = claim(VERSION);
+            let mut message = claim(Fake::VERSION);
             message["padding"] = "x".repeat(100_000).into();
             say(&message);
             listen_for_ever();
@@ -87,7 +94,7 @@ fn main() {
         }
         Fake::ClaimsTwice => {
             claim_the_listeners();
-            say(&claim(VERSION));
+            say(&claim(Fake::VERSION));
             listen_for_ever();
         }
         Fake::ClaimsAndGivesUp => {
@@ -107,13 +114,50 @@ fn main() {
             go_through_the_protocol();
             close_and_live_on();
         }
+        Fake::LendsItsChannel => lend_the_channel(&executable),
+    }
+}
+
+/// Lets the test speak for us; afterwards it is the only one that could.
+fn lend_the_channel(executable: &Path) {
+    let test = UnixStream::connect(Fake::borrower(executable)).expect("a test wants the channel");
+    let stdin = io::stdin();
+    let descriptors = [stdin.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let byte = [IoSlice::new(b"!")];
+    sendmsg(&test, &byte, &mut control, SendFlags::NOSIGNAL).expect("the test listens");
+    rustix::stdio::dup2_stdin(File::open("/dev/null").unwrap()).unwrap();
+    for order in BufReader::new(&test).lines() {
+        obey(&order.expect("the test writes lines"));
+        writeln!(&test, "done").expect("the test listens");
+    }
+    wait_to_be_killed();
+}
+
+#[allow(clippy::exit, reason = "this program is about exit statuses")]
+fn obey(order: &str) {
+    let (verb, number) = order.split_once(' ').expect("an order has two words");
+    let number: u64 = number.parse().expect("the second word is a number");
+    match verb {
+        "exit" => process::exit(number.try_into().unwrap()),
+        // We are of the same user, which the test may not be.
+        "limit-predecessor" => {
+            let limit = Rlimit {
+                current: Some(number),
+                maximum: getrlimit(Resource::Nofile).maximum,
+            };
+            prlimit(getppid(), Resource::Nofile, limit).unwrap();
+        }
+        _ => panic!("what is `{verb}`?"),
     }
 }
 
 /// Returns where they are bound.
 fn claim_the_listeners() -> Vec<Value> {
     wait_for("welcome");
-    say(&claim(VERSION));
+    say(&claim(Fake::VERSION));
     let listeners = wait_for("listeners");
     let listeners = listeners["listeners"].as_array().unwrap().iter();
     listeners
@@ -127,7 +171,7 @@ fn go_through_the_protocol() {
     wait_for("serve");
 }
 
-fn claim(version: u32) -> Value {
+fn claim(version: u64) -> Value {
     json!({
         "message": "get_listener",
         "version": version,

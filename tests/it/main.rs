@@ -13,6 +13,8 @@
 )]
 
 mod abuse;
+mod bad_predecessor;
+mod bad_successor;
 mod clients;
 mod conformance;
 mod drain;
@@ -26,6 +28,7 @@ mod limits;
 mod listeners;
 mod load;
 mod packets;
+mod patience;
 mod proxy;
 mod restart;
 mod signals;

@@ -1,7 +1,7 @@
 //! Executables: the examples, and copies of them to be damaged and replaced.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
@@ -82,8 +82,23 @@ impl Binary {
         binary
     }
 
+    /// Puts a link to the `api` example at `path`, which is quicker than a
+    /// copy, and enough for those that damage nothing.
+    pub(crate) fn link(path: PathBuf) -> Self {
+        let binary = Binary { path };
+        binary.link_to("api");
+        binary
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Makes it a link to an example, in one step.
+    pub(crate) fn link_to(&self, name: &str) {
+        let fresh = self.fresh();
+        symlink(example(name), &fresh).unwrap();
+        fs::rename(&fresh, &self.path).unwrap();
     }
 
     pub(crate) fn remove(&self) {
@@ -98,6 +113,11 @@ impl Binary {
     pub(crate) fn replace_with_fake(&self, fake: Fake) {
         fs::write(Fake::file(&self.path), fake.name()).unwrap();
         self.replace_with(&example("fake_successor"));
+    }
+
+    pub(super) fn link_to_fake(&self, fake: Fake) {
+        fs::write(Fake::file(&self.path), fake.name()).unwrap();
+        self.link_to("fake_successor");
     }
 
     /// Puts a text in the place of the executable, as a botched deploy does.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -302,6 +302,15 @@ impl Client {
         };
         self.buffer.extend_from_slice(&bytes[..amount]);
         Ok(amount)
+    }
+
+    /// Says that nothing more will be asked.
+    pub(crate) fn shut_down(&self) {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+        .unwrap();
     }
 
     /// Waits until the server closes the connection, and fails if it sends

@@ -50,14 +50,19 @@ pub(crate) enum Fake {
     ServesAndIsKilled,
     /// Goes through the protocol, and closes the channel when told to serve.
     ServesAndClosesTheChannel,
+    /// Gives its end of the channel to the test, and then does as it is told.
+    LendsItsChannel,
 }
 
 impl Fake {
     /// What the bad successor says when it gives up.
     pub(crate) const REASON: &str = "the moon is full";
 
+    /// The version of the protocol that the library speaks.
+    pub(crate) const VERSION: u64 = 2;
+
     #[allow(dead_code, reason = "the bad successor uses it")]
-    const ALL: [Fake; 21] = [
+    const ALL: [Fake; 22] = [
         Fake::ExitsAtOnce,
         Fake::ExitsWithStatus7,
         Fake::IsKilled,
@@ -79,11 +84,17 @@ impl Fake {
         Fake::ServesAndExits,
         Fake::ServesAndIsKilled,
         Fake::ServesAndClosesTheChannel,
+        Fake::LendsItsChannel,
     ];
 
     /// Where the name of the behaviour of an executable is written.
     pub(crate) fn file(executable: &Path) -> PathBuf {
         executable.with_extension("behaviour")
+    }
+
+    /// The UNIX socket on which a test waits for a channel that is lent.
+    pub(crate) fn borrower(executable: &Path) -> PathBuf {
+        executable.with_extension("borrower")
     }
 
     pub(crate) fn name(self) -> String {

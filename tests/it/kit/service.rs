@@ -75,6 +75,14 @@ impl Launch {
         self
     }
 
+    /// Runs the program through a link that is the test's to turn elsewhere.
+    pub(crate) fn linked_binary(mut self) -> Self {
+        let binary = Binary::link(self.dir.path().join("api"));
+        self.program = binary.path().to_owned();
+        self.binary = Some(binary);
+        self
+    }
+
     pub(crate) fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
@@ -511,6 +519,11 @@ impl FailedRestart {
             .next()?
             .parse()
             .ok()
+    }
+
+    /// The line that tells it.
+    pub(crate) fn line(&self) -> &str {
+        &self.line
     }
 
     /// Checks that the line says this.
