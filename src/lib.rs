@@ -3,10 +3,11 @@
 //!
 //! A process that serves with [`Server`] replaces itself when it gets a
 //! `SIGHUP`: it starts the executable it was started from, hands its listening
-//! sockets to that successor, and goes once the successor serves and nothing is
-//! in flight any more. The successor has read its configuration anew and may be
-//! a new version of the program. If anything goes wrong with it, the process
-//! that was there goes on.
+//! sockets and its open connections to that successor, and goes once the
+//! successor serves and nothing is in flight any more. The successor has read
+//! its configuration anew and may be a new version of the program. If anything
+//! goes wrong with it, the process that was there goes on. Clients notice
+//! nothing of it: their connections stay open.
 //!
 //! ```no_run
 //! use heirloom::{Response, Server};
@@ -40,9 +41,10 @@
 //! | [`Draining`](Phase::Draining) | no | nothing is in flight any more, the drain's deadline, or, on probation, the loss of the successor |
 //!
 //! A successor is lost when it cannot be started, exits, is killed, hangs up,
-//! says what it should not, or is not ready in time. Until it is ready that has
-//! no consequence but a line in the log; during its probation the predecessor
-//! accepts again.
+//! says what it should not, is not ready in time, or does not take the
+//! connections it is given. Until it is ready that has no consequence but a
+//! line in the log; during its probation the predecessor accepts again, and
+//! serves the connections that the successor has left clean.
 //!
 //! A `SIGHUP` during a restart is remembered and leads to another restart, so
 //! the last one is always followed by a reading of the configuration. A
@@ -57,10 +59,14 @@
 //! | `generation N (pid P) serves on …` | this process accepts connections |
 //! | `restarting: starting …` | a `SIGHUP` was heard |
 //! | `successor P has claimed the listeners` | it has read its configuration |
-//! | `successor P takes over … after its start; draining N busy and M idle connections` | from here on it accepts |
+//! | `successor P takes over … after its start; handing over N busy and M idle connections` | from here on it accepts; `draining` if they stay ([`Server::hand_over`]) |
+//! | `successor P has what could move: N connections handed over, M kept, K closed, in …` | only those that are busy or cannot move are still here |
+//! | `the successor has no room for …` | it may not open as many connections or files; what is left ends here, politely |
+//! | `N connections were taken over from the predecessor` | no more will come |
 //! | `successor P has passed its probation` | from here on nothing is taken back |
 //! | `restart failed: successor P, waiting for its claim: …` | the reason; nothing has changed |
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
+//! | `took back N of M connections …` | which of those that had been handed over go on here |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
 //! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |

@@ -56,6 +56,10 @@ const WINDOW: usize = 4;
 /// as it looks, so one that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// In how many parts it is waited for. A machine that stands still as a whole
+/// for longer than that costs one of them.
+const PARTS: u32 = 5;
+
 /// How long it may be impossible to send to a successor that lives.
 const OBSTACLE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -159,8 +163,9 @@ pub(super) struct Handover {
     /// Whom to call, the longest idle last.
     waiting: Vec<usize>,
     unacknowledged: VecDeque<Batch>,
-    /// Set while there is an unacknowledged batch.
-    patience: Option<Timer>,
+    /// How many parts of our patience are used up, and the end of the next;
+    /// set while there is an unacknowledged batch.
+    patience: Option<(u32, Timer)>,
     obstacle: Option<Obstacle>,
     /// What can be taken back, with its places in the ledger.
     kept: Vec<Passenger>,
@@ -363,8 +368,13 @@ impl Handover {
             self.patience = None;
             return false;
         }
-        let patience = self.patience.get_or_insert_with(|| Timer::after(PATIENCE));
-        future::FutureExt::poll(patience, cx).is_ready()
+        let part = || Timer::after(PATIENCE / PARTS);
+        let (used, timer) = self.patience.get_or_insert_with(|| (0, part()));
+        while *used < PARTS && future::FutureExt::poll(timer, cx).is_ready() {
+            *used += 1;
+            *timer = part();
+        }
+        *used == PARTS
     }
 
     fn sweep_copies(&mut self, cx: &mut Context<'_>) {
