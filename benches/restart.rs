@@ -55,6 +55,8 @@ mod figures;
 mod machine;
 #[path = "restart/service.rs"]
 mod service;
+#[path = "restart/table.rs"]
+mod table;
 #[path = "restart/watch.rs"]
 mod watch;
 
@@ -65,9 +67,10 @@ use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
 use crate::client::{Failures, Load, Policy};
-use crate::figures::{Figure, Milliseconds, aim, by_kind, row};
+use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::machine::Cores;
 use crate::service::{Character, Service};
+use crate::table::{aim, row, times};
 use crate::watch::{POLICIES, Silences, Watch};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
@@ -371,11 +374,11 @@ impl Report {
                 &self.spawn,
                 &spawns,
             ));
-            let ratio = self.small.first_answer.times(&self.spawn);
+            let ratio = times(&self.small.first_answer, &self.spawn);
             lines.extend(self.small.rows("", &aim(ratio, 4.0, "bare spawn")));
         }
         if let Some(mib) = large.filter(|_| self.large.first_answer.len() > 0) {
-            let ratio = self.large.first_answer.times(&self.small.first_answer);
+            let ratio = times(&self.large.first_answer, &self.small.first_answer);
             let heap = format!(", predecessor with {mib} MiB touched");
             lines.extend(
                 self.large

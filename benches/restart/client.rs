@@ -42,7 +42,7 @@ pub(crate) struct Answer {
     /// When its last byte was read.
     pub(crate) at: Instant,
     pub(crate) generation: u64,
-    closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// How a request can fail, seen from outside.
@@ -90,8 +90,8 @@ impl fmt::Display for Kind {
 /// A request that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
-    pub(crate) kind: Kind,
-    pub(crate) what: String,
+    kind: Kind,
+    what: String,
 }
 
 impl Failure {
@@ -112,6 +112,14 @@ impl Failure {
         Failure { kind, what }
     }
 
+    /// An answer that has not come in time.
+    pub(crate) fn late(what: impl fmt::Display) -> Self {
+        Failure {
+            kind: Kind::TimedOut,
+            what: what.to_string(),
+        }
+    }
+
     pub(crate) fn of(error: &io::Error, step: &str) -> Self {
         // A socket's timeout is told as EAGAIN. That a connection is reset
         // while we write is told as EPIPE if it had been closed before. What
@@ -130,6 +138,12 @@ impl Failure {
             kind,
             what: format!("{step}: {error}"),
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.what)
     }
 }
 
@@ -166,10 +180,8 @@ impl Failures {
             *count += u64::from(*kind == failure.kind);
         }
         if self.descriptions.len() < DESCRIBED {
-            self.descriptions.push(format!(
-                "{} after {when:.3?}: {}",
-                failure.kind, failure.what
-            ));
+            self.descriptions
+                .push(format!("{failure} (after {when:.3?})"));
         }
     }
 }
@@ -328,11 +340,14 @@ pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
     connect().map_err(|error| Failure::of(&error, "connecting"))
 }
 
+/// A request on a connection that is kept.
+pub(crate) const KEEP_ALIVE: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n";
+
 /// Sends a request.
 pub(crate) fn ask(stream: &mut TcpStream, policy: Policy) -> Result<(), Failure> {
     let request: &[u8] = match policy {
         Policy::NewConnection => b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n",
-        Policy::KeepAlive => b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n",
+        Policy::KeepAlive => KEEP_ALIVE,
     };
     stream
         .write_all(request)
@@ -367,9 +382,7 @@ pub(crate) fn receive(stream: &mut TcpStream, deadline: Instant) -> Result<Answe
         }
         // The timeout of the socket is for one read; trickling is no answer.
         if Instant::now() > deadline {
-            let what = format!("after {:?}", String::from_utf8_lossy(&received));
-            let kind = Kind::TimedOut;
-            return Err(Failure { kind, what });
+            return Err(Failure::late(String::from_utf8_lossy(&received)));
         }
     }
 }
