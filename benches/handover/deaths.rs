@@ -40,7 +40,10 @@ struct Death {
     pid: u32,
     /// When it was asked for.
     asked: Instant,
+    /// When the signal was sent.
     killed: Instant,
+    /// When the predecessor said that it serves again.
+    undone: Instant,
 }
 
 /// Where the requests were that failed.
@@ -81,13 +84,15 @@ pub(crate) fn measure(
         let asked = service.reload()?;
         let successor = service.meet_successor()?;
         thread::sleep(LIFE);
+        let killed = Instant::now();
+        successor.signal(Signal::KILL)?;
+        service.undone()?;
         died.push(Death {
             pid: successor.pid.as_raw_nonzero().get().unsigned_abs(),
             asked,
-            killed: Instant::now(),
+            killed,
+            undone: Instant::now(),
         });
-        successor.signal(Signal::KILL)?;
-        service.undone()?;
         thread::sleep(RECOVERY);
         lost.absorb(crowd.ask()?);
         eprintln!(
@@ -193,7 +198,7 @@ impl Inside {
         for failed in &record.failed {
             let death = deaths
                 .iter()
-                .find(|death| failed.from < death.killed && death.killed < failed.to);
+                .find(|death| failed.from < death.undone && death.killed < failed.to);
             let handled_by = audit.in_vain.get(&(client, failed.number));
             let place = match (death, handled_by) {
                 (Some(death), Some(pid)) if *pid == death.pid => &mut self.begun,
