@@ -30,6 +30,8 @@
 //! | `--probation-ms N` | 50 | the probation of a successor that is not killed |
 //! | `--quick` | | fewer and smaller of everything, to see that it works |
 //!
+//! A part with no restarts, or no deaths, is left out.
+//!
 //! # How it measures
 //!
 //! The service has a core to itself, predecessor and successor together; the
@@ -103,29 +105,20 @@ type Fallible<T> = Result<T, Box<dyn Error>>;
 const OTHER_DESCRIPTORS: u64 = 256;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = arguments::given();
     let done = match arguments.split_first() {
         Some((first, rest)) if first == service::SERVE => {
             Character::parse(rest).and_then(service::serve)
         }
         _ => Options::parse(&arguments).and_then(|options| options.map_or(Ok(()), bench)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("handover: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    arguments::conclude("handover", done)
 }
 
 struct Options {
     only: Option<Part>,
     storm: Extent,
-    polite_restarts: usize,
+    polite_restarts: u64,
     idle: usize,
     crowd_restarts: u64,
     rate: u32,
@@ -189,8 +182,9 @@ impl Options {
         }))
     }
 
-    fn includes(&self, part: Part) -> bool {
-        self.only.is_none_or(|only| only == part)
+    /// Whether a part is asked for that is to be measured so many times.
+    fn includes(&self, part: Part, times: u64) -> bool {
+        times > 0 && self.only.is_none_or(|only| only == part)
     }
 }
 
@@ -216,18 +210,18 @@ fn bench(options: Options) -> Fallible<()> {
         probation: options.probation,
     };
     let mut findings = Findings::default();
-    if options.includes(Part::Storm) {
+    if options.includes(Part::Storm, options.storm.restarts) {
         let polite = Extent {
             restarts: options.polite_restarts,
             requests: 0,
         };
         storm::measure(&bench, &options.storm, &polite, &mut findings)?;
     }
-    if options.includes(Part::Crowd) {
+    if options.includes(Part::Crowd, options.crowd_restarts) {
         let idle = possible(options.idle);
         crowd::measure(&bench, idle, options.crowd_restarts, &mut findings)?;
     }
-    if options.includes(Part::Latency) {
+    if options.includes(Part::Latency, options.latency_restarts) {
         latency::measure(
             &bench,
             options.rate,
@@ -235,7 +229,7 @@ fn bench(options: Options) -> Fallible<()> {
             &mut findings,
         )?;
     }
-    if options.includes(Part::Deaths) {
+    if options.includes(Part::Deaths, options.deaths) {
         let idle = possible(options.deaths_idle);
         deaths::measure(&bench, idle, options.deaths, &mut findings)?;
     }

@@ -88,10 +88,7 @@ const CLIENTS: usize = 4;
 const RESERVE_MIB: usize = 512;
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = arguments::given();
     let done = match arguments.split_first() {
         Some((first, _)) if first == EXIT => return ExitCode::SUCCESS,
         Some((first, rest)) if first == service::SERVE => {
@@ -99,13 +96,7 @@ fn main() -> ExitCode {
         }
         _ => Options::parse(&arguments).and_then(|options| options.map_or(Ok(()), bench)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("restart: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    arguments::conclude("restart", done)
 }
 
 struct Options {

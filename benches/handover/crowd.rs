@@ -153,6 +153,8 @@ pub(crate) fn measure(
             lost.total(),
         );
     }
+    // A stop waits a grace for connections that are idle.
+    drop(crowd);
     crowded.stop()?;
     empty.stop()?;
 
@@ -185,7 +187,8 @@ pub(crate) fn measure(
             pause <= otherwise.mul_f64(STRETCH).max(UNFELT),
         );
     }
-    let share = cpu.saturating_sub(cpu_without) / u32::try_from(connections as u64 * restarts)?;
+    let all = u32::try_from(connections.max(1) as u64 * restarts)?;
+    let share = cpu.saturating_sub(cpu_without) / all;
     findings.hold(
         format!("{title}: CPU of the predecessor, a connection"),
         format!(

@@ -101,6 +101,8 @@ pub(crate) fn measure(
         );
     }
     let records = traffic.end()?;
+    // A stop waits a grace for connections that are idle.
+    drop(crowd);
     service.stop()?;
     let audit = Audit::of(journal.path(), &records)?;
 

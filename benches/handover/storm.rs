@@ -18,9 +18,12 @@ const CLIENTS: usize = 64;
 /// How many requests a client that pipelines sends at once, at most.
 const DEPTH: usize = 8;
 
+/// Answers before the first restart, so many that every client has some.
+const WARM: u64 = 100 * CLIENTS as u64;
+
 /// How much is to be done, at least.
 pub(crate) struct Extent {
-    pub(crate) restarts: usize,
+    pub(crate) restarts: u64,
     pub(crate) requests: u64,
 }
 
@@ -141,9 +144,10 @@ fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
         journal: Some(journal.path().to_owned()),
     })?;
     let traffic = Traffic::begin(service.address, manners())?;
+    traffic.warm_up(WARM)?;
     let begun = Instant::now();
     let mut serving = Figure::default();
-    while serving.len() < extent.restarts || traffic.answered() < extent.requests {
+    while (serving.len() as u64) < extent.restarts || traffic.answered() < extent.requests {
         let asked = service.reload()?;
         let predecessor = service.succeed()?;
         serving.add(asked.elapsed());

@@ -128,6 +128,18 @@ impl Traffic {
         })
     }
 
+    /// Waits until so many requests have been answered.
+    pub(crate) fn warm_up(&self, enough: u64) -> Fallible<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.answered() < enough {
+            if Instant::now() > deadline {
+                return Err(format!("only {} answers in {PATIENCE:?}", self.answered()).into());
+            }
+            thread::sleep(BREATH);
+        }
+        Ok(())
+    }
+
     /// How many requests have been answered.
     pub(crate) fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)

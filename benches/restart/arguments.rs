@@ -1,9 +1,29 @@
 //! What a bench is asked for on its command line.
 
 use std::fmt;
+use std::process::ExitCode;
 use std::str::FromStr;
 
 use crate::Fallible;
+
+/// What this program was started with.
+pub(crate) fn given() -> Vec<String> {
+    let arguments = std::env::args_os().skip(1);
+    arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// What the program of this name ends with.
+pub(crate) fn conclude(name: &str, done: Fallible<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// The options of a bench, each of which has a value.
 pub(crate) struct Arguments {
