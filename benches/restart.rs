@@ -45,6 +45,8 @@
     reason = "this is a program, and its output is what it is for"
 )]
 
+#[path = "restart/arguments.rs"]
+mod arguments;
 #[path = "restart/client.rs"]
 mod client;
 #[path = "restart/figures.rs"]
@@ -53,17 +55,23 @@ mod figures;
 mod machine;
 #[path = "restart/service.rs"]
 mod service;
+#[path = "restart/table.rs"]
+mod table;
+#[path = "restart/watch.rs"]
+mod watch;
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use crate::client::{Answer, Failures, Load, Policy};
-use crate::figures::{Figure, Milliseconds, aim, by_kind, row};
+use crate::arguments::Arguments;
+use crate::client::{Failures, Load, Policy};
+use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::machine::Cores;
 use crate::service::{Character, Service};
+use crate::table::{aim, row, times};
+use crate::watch::{POLICIES, Silences, Watch};
 
 type Fallible<T> = Result<T, Box<dyn Error>>;
 
@@ -73,28 +81,14 @@ const EXIT: &str = "--exit";
 /// Bare spawns in one round. One alone would be lost in its own noise.
 const SPAWNS: usize = 5;
 
-/// The pause of a client that is a light load.
-const PAUSE: Duration = Duration::from_micros(250);
-
-/// Answers that each client must have before a restart is asked for.
-const WARM: usize = 50;
-
 /// Clients of each policy while restarts happen under load.
 const CLIENTS: usize = 4;
-
-/// How long clients are waited for, which get some thousand answers a second.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Memory that must be left when the ballast is touched.
 const RESERVE_MIB: usize = 512;
 
-const POLICIES: [Policy; 2] = [Policy::NewConnection, Policy::KeepAlive];
-
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
+    let arguments = arguments::given();
     let done = match arguments.split_first() {
         Some((first, _)) if first == EXIT => return ExitCode::SUCCESS,
         Some((first, rest)) if first == service::SERVE => {
@@ -102,13 +96,7 @@ fn main() -> ExitCode {
         }
         _ => Options::parse(&arguments).and_then(|options| options.map_or(Ok(()), bench)),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("restart: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    arguments::conclude("restart", done)
 }
 
 struct Options {
@@ -119,51 +107,19 @@ struct Options {
 }
 
 impl Options {
+    const KNOWN: [&str; 4] = ["--rounds", "--restarts", "--ballast-mib", "--probation-ms"];
+
     /// `None` if this bench is not meant.
     fn parse(arguments: &[String]) -> Fallible<Option<Self>> {
-        // Whoever runs all benches or tests passes what the harness of the
-        // standard library understands; that is none of our business.
-        let on_its_own = arguments.iter().any(|argument| argument == "--bench");
-        let mut options = Options {
-            rounds: 15,
-            restarts: 200,
-            ballast_mib: 4096,
-            probation: Duration::from_millis(50),
+        let Some(arguments) = Arguments::parse(arguments, "restart", &Self::KNOWN)? else {
+            return Ok(None);
         };
-        if !on_its_own || arguments.iter().any(|argument| argument == "--quick") {
-            options.rounds = 3;
-            options.restarts = 20;
-            options.ballast_mib = 256;
-        }
-        let mut arguments = arguments.iter();
-        while let Some(argument) = arguments.next() {
-            let mut number = || -> Fallible<u32> {
-                let value = arguments.next().map(String::as_str).unwrap_or_default();
-                value
-                    .parse()
-                    .map_err(|_| format!("{argument} takes a number, not `{value}`").into())
-            };
-            match argument.as_str() {
-                "--bench" | "--quick" => {}
-                "--list" => return Ok(None),
-                "--rounds" => options.rounds = usize::try_from(number()?)?,
-                "--restarts" => options.restarts = number()?.into(),
-                "--ballast-mib" => options.ballast_mib = usize::try_from(number()?)?,
-                "--probation-ms" => options.probation = Duration::from_millis(number()?.into()),
-                unknown if unknown.starts_with('-') => {
-                    if on_its_own {
-                        return Err(format!("unknown option {unknown}").into());
-                    }
-                }
-                // A filter, as all harnesses take it.
-                filter => {
-                    if !"restart".contains(filter) {
-                        return Ok(None);
-                    }
-                }
-            }
-        }
-        Ok(Some(options))
+        Ok(Some(Options {
+            rounds: arguments.value("--rounds", 15, 3)?,
+            restarts: arguments.value("--restarts", 200, 20)?,
+            ballast_mib: arguments.value("--ballast-mib", 4096, 256)?,
+            probation: Duration::from_millis(arguments.value("--probation-ms", 50, 50)?),
+        }))
     }
 }
 
@@ -217,7 +173,7 @@ fn large_heap(options: &Options) -> Option<usize> {
     if mib == 0 {
         return None;
     }
-    let available = machine::available_mib();
+    let available = available_mib();
     // The ballast of one round is gone before the next one is touched.
     if available.is_some_and(|available| available >= mib + RESERVE_MIB) {
         return Some(mib);
@@ -227,6 +183,13 @@ fn large_heap(options: &Options) -> Option<usize> {
         available.map_or("unknown".to_owned(), |mib| mib.to_string())
     );
     None
+}
+
+/// How much memory can be had without swapping; `None` if nobody knows.
+fn available_mib() -> Option<usize> {
+    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let available = machine::field(&memory, "MemAvailable")?;
+    Some(available.trim_end_matches(" kB").parse::<usize>().ok()? >> 10)
 }
 
 /// What every measurement needs.
@@ -262,69 +225,32 @@ impl Bench {
         let character = Character {
             ballast_mib,
             probation: self.probation,
+            hand_over: true,
+            journal: None,
         };
         self.cores
-            .beside_service(|| Service::start(self.command(), character))?
+            .beside_service(|| Service::start(self.command(), &character))?
     }
 
     /// Restarts a fresh service under light load.
     fn restart(&self, ballast_mib: usize) -> Fallible<Restart> {
         let mut service = self.start(ballast_mib)?;
-        let mut load = Load::new();
-        let (tell, told) = channel();
-        for policy in POLICIES {
-            let tell = tell.clone();
-            load.add(service.address, policy, PAUSE, move |policy, answer| {
-                // Whoever does not listen any more has failed already.
-                let _ = tell.send((policy, answer));
-            })?;
-        }
-        drop(tell);
-        let mut answers = Answers {
-            told,
-            known: Vec::new(),
-        };
-
-        answers.wait("answers of the first generation", |answers| {
-            POLICIES
-                .into_iter()
-                .all(|policy| answers.by(policy).count() >= WARM)
-        })?;
+        let mut watch = Watch::begin(service.address)?;
         let asked = service.reload()?;
         let predecessor = service.succeed()?;
         let gone = service.bury(&predecessor)?;
-        let window = gone.duration_since(asked);
-        answers.wait("the end of the window after the restart", |answers| {
-            POLICIES.into_iter().all(|policy| {
-                let last = answers.by(policy).next_back();
-                last.is_some_and(|last| last.at >= gone + window)
-            })
-        })?;
-
-        let first_answer = answers
+        let silences = watch.silences(asked, gone)?;
+        let first_answer = watch
             .by(Policy::NewConnection)
             .find(|answer| answer.generation > predecessor.generation)
             .ok_or("the successor has not answered")?
             .at
             .duration_since(asked);
-        let silences = POLICIES.map(|policy| {
-            let before = answers.by(policy).rfind(|answer| answer.at <= asked);
-            let from = before.map_or(asked, |answer| answer.at);
-            Silence {
-                restart: answers.longest_silence(policy, from, gone),
-                otherwise: answers.longest_silence(policy, gone, gone + window),
-            }
-        });
-        let mut failures = Failures::default();
-        let mut requests = 0;
-        for tally in load.end()? {
-            requests += tally.answers + tally.failures.total();
-            failures.absorb(tally.failures);
-        }
+        let (requests, failures) = watch.end()?;
         service.stop()?;
         Ok(Restart {
             first_answer,
-            gone: window,
+            gone: gone.duration_since(asked),
             silences,
             requests,
             failures,
@@ -371,64 +297,15 @@ impl Bench {
     }
 }
 
-/// What the clients of a round have told.
-struct Answers {
-    told: Receiver<(Policy, Answer)>,
-    known: Vec<(Policy, Answer)>,
-}
-
-impl Answers {
-    /// Waits until what is known is enough.
-    fn wait(&mut self, what: &str, enough: impl Fn(&Self) -> bool) -> Fallible<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            // All that has been told, before the question is asked again.
-            self.known.extend(self.told.try_iter());
-            if enough(self) {
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.told.recv_timeout(left) {
-                Ok(answer) => self.known.push(answer),
-                Err(_) => return Err(format!("no sign of {what} in {PATIENCE:?}").into()),
-            }
-        }
-    }
-
-    /// The answers that a client got, in their order.
-    fn by(&self, policy: Policy) -> impl DoubleEndedIterator<Item = Answer> {
-        self.known
-            .iter()
-            .filter(move |(by, _)| *by == policy)
-            .map(|(_, answer)| *answer)
-    }
-
-    /// The longest time without an answer that began in this window.
-    fn longest_silence(&self, policy: Policy, from: Instant, to: Instant) -> Duration {
-        self.by(policy)
-            .zip(self.by(policy).skip(1))
-            .filter(|(before, _)| (from..to).contains(&before.at))
-            .map(|(before, after)| after.at.duration_since(before.at))
-            .max()
-            .unwrap_or_default()
-    }
-}
-
 /// What one restart of a round has shown.
 struct Restart {
     first_answer: Duration,
     /// Until the predecessor had exited.
     gone: Duration,
     /// In the order of [`POLICIES`].
-    silences: [Silence; POLICIES.len()],
+    silences: [watch::Silence; POLICIES.len()],
     requests: u64,
     failures: Failures,
-}
-
-/// The longest silence a client met.
-struct Silence {
-    restart: Duration,
-    otherwise: Duration,
 }
 
 /// What the restarts of all rounds have shown.
@@ -441,19 +318,12 @@ struct Restarts {
     failures: Failures,
 }
 
-#[derive(Default)]
-struct Silences {
-    restart: Figure,
-    otherwise: Figure,
-}
-
 impl Restarts {
     fn absorb(&mut self, restart: Restart) {
         self.first_answer.add(restart.first_answer);
         self.gone.add(restart.gone);
         for (all, one) in self.silences.iter_mut().zip(restart.silences) {
-            all.restart.add(one.restart);
-            all.otherwise.add(one.otherwise);
+            all.add(one);
         }
         self.requests += restart.requests;
         self.failures.absorb(restart.failures);
@@ -495,11 +365,11 @@ impl Report {
                 &self.spawn,
                 &spawns,
             ));
-            let ratio = self.small.first_answer.times(&self.spawn);
+            let ratio = times(&self.small.first_answer, &self.spawn);
             lines.extend(self.small.rows("", &aim(ratio, 4.0, "bare spawn")));
         }
         if let Some(mib) = large.filter(|_| self.large.first_answer.len() > 0) {
-            let ratio = self.large.first_answer.times(&self.small.first_answer);
+            let ratio = times(&self.large.first_answer, &self.small.first_answer);
             let heap = format!(", predecessor with {mib} MiB touched");
             lines.extend(
                 self.large

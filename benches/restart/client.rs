@@ -13,7 +13,7 @@ use crate::Fallible;
 
 /// How long one request may take, from its connection to the last byte of its
 /// answer. Nothing here takes long, so whoever waits for this waits for ever.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many failures of one client are described; the others are counted.
 const DESCRIBED: usize = 3;
@@ -42,7 +42,7 @@ pub(crate) struct Answer {
     /// When its last byte was read.
     pub(crate) at: Instant,
     pub(crate) generation: u64,
-    closes: bool,
+    pub(crate) closes: bool,
 }
 
 /// How a request can fail, seen from outside.
@@ -88,21 +88,39 @@ impl fmt::Display for Kind {
 }
 
 /// A request that failed.
-#[derive(Debug)]
-struct Failure {
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
     kind: Kind,
     what: String,
 }
 
 impl Failure {
-    fn wrong(what: impl fmt::Debug) -> Self {
+    pub(crate) fn wrong(what: impl fmt::Debug) -> Self {
         Failure {
             kind: Kind::WrongAnswer,
             what: format!("{what:?}"),
         }
     }
 
-    fn of(error: &io::Error, step: &str) -> Self {
+    /// The end of a connection, of which that much had been received.
+    pub(crate) fn ended(received: &[u8]) -> Self {
+        let kind = match received.is_empty() {
+            true => Kind::NoAnswer,
+            false => Kind::CutAnswer,
+        };
+        let what = format!("after {:?}", String::from_utf8_lossy(received));
+        Failure { kind, what }
+    }
+
+    /// An answer that has not come in time.
+    pub(crate) fn late(what: impl fmt::Display) -> Self {
+        Failure {
+            kind: Kind::TimedOut,
+            what: what.to_string(),
+        }
+    }
+
+    pub(crate) fn of(error: &io::Error, step: &str) -> Self {
         // A socket's timeout is told as EAGAIN. That a connection is reset
         // while we write is told as EPIPE if it had been closed before. What
         // remains says nothing about the service, such as a lack of ports.
@@ -120,6 +138,12 @@ impl Failure {
             kind,
             what: format!("{step}: {error}"),
         }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.what)
     }
 }
 
@@ -151,15 +175,13 @@ impl Failures {
         self.descriptions.extend(other.descriptions);
     }
 
-    fn add(&mut self, failure: Failure, when: Duration) {
+    pub(crate) fn add(&mut self, failure: Failure, when: Duration) {
         for (kind, count) in KINDS.iter().zip(&mut self.counts) {
             *count += u64::from(*kind == failure.kind);
         }
         if self.descriptions.len() < DESCRIBED {
-            self.descriptions.push(format!(
-                "{} after {when:.3?}: {}",
-                failure.kind, failure.what
-            ));
+            self.descriptions
+                .push(format!("{failure} (after {when:.3?})"));
         }
     }
 }
@@ -275,13 +297,7 @@ impl Client {
             Some(stream) => stream,
             None => self.connect()?,
         };
-        let request: &[u8] = match self.policy {
-            Policy::NewConnection => b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n",
-            Policy::KeepAlive => b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n",
-        };
-        stream
-            .write_all(request)
-            .map_err(|error| Failure::of(&error, "sending the request"))?;
+        ask(&mut stream, self.policy)?;
         let answer = receive(&mut stream, deadline)?;
         // A client asks again only when it has been answered, and at any
         // moment only one generation accepts, so nobody ever goes back.
@@ -298,14 +314,7 @@ impl Client {
     }
 
     fn connect(&mut self) -> Result<TcpStream, Failure> {
-        let connect = || {
-            let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(stream)
-        };
-        let stream = connect().map_err(|error| Failure::of(&error, "connecting"))?;
+        let stream = connect(self.address)?;
         self.tally.connections += 1;
         Ok(stream)
     }
@@ -319,8 +328,34 @@ impl Client {
     }
 }
 
-/// Reads exactly one answer.
-fn receive(stream: &mut TcpStream, deadline: Instant) -> Result<Answer, Failure> {
+/// Opens a connection on which nothing takes longer than our patience.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+    let connect = || {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    };
+    connect().map_err(|error| Failure::of(&error, "connecting"))
+}
+
+/// A request on a connection that is kept.
+pub(crate) const KEEP_ALIVE: &[u8] = b"GET / HTTP/1.1\r\nhost: bench\r\n\r\n";
+
+/// Sends a request.
+pub(crate) fn ask(stream: &mut TcpStream, policy: Policy) -> Result<(), Failure> {
+    let request: &[u8] = match policy {
+        Policy::NewConnection => b"GET / HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n",
+        Policy::KeepAlive => KEEP_ALIVE,
+    };
+    stream
+        .write_all(request)
+        .map_err(|error| Failure::of(&error, "sending the request"))
+}
+
+/// Reads exactly one answer to a request of [`ask`].
+pub(crate) fn receive(stream: &mut TcpStream, deadline: Instant) -> Result<Answer, Failure> {
     let mut received = Vec::with_capacity(512);
     loop {
         let mut chunk = [0; 512];
@@ -328,28 +363,40 @@ fn receive(stream: &mut TcpStream, deadline: Instant) -> Result<Answer, Failure>
             .read(&mut chunk)
             .map_err(|error| Failure::of(&error, "reading the answer"))?;
         received.extend_from_slice(chunk.get(..length).unwrap_or_default());
-        if let Some(answer) = parse(&received)? {
-            return Ok(answer);
+        if let Some(response) = parse(&received)? {
+            // Also what comes after the announced body was not asked for.
+            let generation = (response.length == received.len())
+                .then(|| crate::service::signature(response.body))
+                .flatten()
+                .filter(|(_, rest)| rest.is_empty())
+                .map(|(by, _)| by.generation)
+                .ok_or_else(|| Failure::wrong(String::from_utf8_lossy(&received)))?;
+            return Ok(Answer {
+                at: Instant::now(),
+                generation,
+                closes: response.closes,
+            });
         }
         if length == 0 {
-            let kind = match received.is_empty() {
-                true => Kind::NoAnswer,
-                false => Kind::CutAnswer,
-            };
-            let what = format!("after {:?}", String::from_utf8_lossy(&received));
-            return Err(Failure { kind, what });
+            return Err(Failure::ended(&received));
         }
         // The timeout of the socket is for one read; trickling is no answer.
         if Instant::now() > deadline {
-            let what = format!("after {:?}", String::from_utf8_lossy(&received));
-            let kind = Kind::TimedOut;
-            return Err(Failure { kind, what });
+            return Err(Failure::late(String::from_utf8_lossy(&received)));
         }
     }
 }
 
-/// Understands an answer; `None` if more is to come.
-fn parse(received: &[u8]) -> Result<Option<Answer>, Failure> {
+/// A response at the beginning of what has been received.
+pub(crate) struct Response<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) closes: bool,
+    /// Of the whole response.
+    pub(crate) length: usize,
+}
+
+/// Understands the first response; `None` if more of it is to come.
+pub(crate) fn parse(received: &[u8]) -> Result<Option<Response<'_>>, Failure> {
     let wrong = || Failure::wrong(String::from_utf8_lossy(received));
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut head = httparse::Response::new(&mut headers);
@@ -371,20 +418,10 @@ fn parse(received: &[u8]) -> Result<Option<Answer>, Failure> {
                 .any(|option| option.trim().eq_ignore_ascii_case("close"));
         }
     }
-    let length = length.ok_or_else(wrong)?;
-    let body = received.get(begin..).unwrap_or_default();
-    if body.len() < length {
-        return Ok(None);
-    }
-    // Also what comes after the announced body was not asked for.
-    let generation = (body.len() == length)
-        .then(|| std::str::from_utf8(body).ok())
-        .flatten()
-        .and_then(crate::service::generation_in)
-        .ok_or_else(wrong)?;
-    Ok(Some(Answer {
-        at: Instant::now(),
-        generation,
+    let length = begin.saturating_add(length.ok_or_else(wrong)?);
+    Ok(received.get(begin..length).map(|body| Response {
+        body,
         closes,
+        length,
     }))
 }

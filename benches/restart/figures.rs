@@ -1,4 +1,4 @@
-//! What was measured, and the table it ends in.
+//! What was measured, and how it is told.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,37 +32,12 @@ impl Figure {
         Some((lower + upper) / 2)
     }
 
-    /// How many times the median of `other` the median of this is.
-    pub(crate) fn times(&self, other: &Figure) -> Option<f64> {
-        let other = other.median()?.as_secs_f64();
-        Some(self.median()?.as_secs_f64() / other)
-    }
-
-    fn least(&self) -> Option<Duration> {
+    pub(crate) fn least(&self) -> Option<Duration> {
         self.samples.iter().min().copied()
     }
 
-    fn most(&self) -> Option<Duration> {
+    pub(crate) fn most(&self) -> Option<Duration> {
         self.samples.iter().max().copied()
-    }
-}
-
-/// A row of the table; what could not be measured is a dash.
-pub(crate) fn row(what: &str, figure: &Figure, remark: &str) -> String {
-    format!(
-        "| {what} | {} | {} | {} | {remark} |",
-        Milliseconds(figure.median()),
-        Milliseconds(figure.least()),
-        Milliseconds(figure.most()),
-    )
-}
-
-/// A remark that holds a ratio against what we aim at.
-pub(crate) fn aim(ratio: Option<f64>, most: f64, of: &str) -> String {
-    match ratio {
-        Some(ratio) if ratio <= most => format!("{ratio:.2} × {of}; aim: at most {most}"),
-        Some(ratio) => format!("{ratio:.2} × {of}; **missed** the aim of at most {most}"),
-        None => String::new(),
     }
 }
 

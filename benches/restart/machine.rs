@@ -66,13 +66,6 @@ impl Cores {
     }
 }
 
-/// How much memory can be had without swapping; `None` if nobody knows.
-pub(crate) fn available_mib() -> Option<usize> {
-    let memory = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let available = field(&memory, "MemAvailable")?;
-    Some(available.trim_end_matches(" kB").parse::<usize>().ok()? >> 10)
-}
-
 /// What figures mean little without.
 pub(crate) fn describe(cores: &Cores) -> String {
     let first_line = |path| {

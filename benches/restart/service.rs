@@ -1,17 +1,22 @@
 //! The service that is restarted: what runs in its processes, and the bench's
 //! hold on them.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
+use std::rc::Rc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heirloom::{Generation, Response, Server};
+use heirloom::{Generation, Limits, Request, Response, Server, Transition, http_types};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, kill_process_group, pidfd_open, pidfd_send_signal,
@@ -35,31 +40,48 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The smallest page there is; writing to each of them makes memory resident.
 const PAGE: usize = 4096;
 
+/// For how long a request to [`SLOW`] is being answered.
+const SLOWNESS: Duration = Duration::from_millis(20);
+
+/// What the path of such a request begins with.
+pub(crate) const SLOW: &str = "/slow";
+
 /// What the service is asked to be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Debug)]
 pub(crate) struct Character {
     /// How much heap the first generation touches.
     pub(crate) ballast_mib: usize,
     pub(crate) probation: Duration,
+    /// Whether connections move to the successor.
+    pub(crate) hand_over: bool,
+    /// Where requests with a number are noted.
+    pub(crate) journal: Option<PathBuf>,
 }
 
 impl Character {
-    fn arguments(&self) -> [String; 3] {
+    fn arguments(&self) -> Vec<OsString> {
+        let journal = self.journal.as_ref().map(OsString::from);
         [
-            SERVE.to_owned(),
-            self.ballast_mib.to_string(),
-            self.probation.as_millis().to_string(),
+            SERVE.into(),
+            self.ballast_mib.to_string().into(),
+            self.probation.as_millis().to_string().into(),
+            self.hand_over.to_string().into(),
         ]
+        .into_iter()
+        .chain(journal)
+        .collect()
     }
 
     /// Understands what [`Character::arguments`] made.
     pub(crate) fn parse(arguments: &[String]) -> Fallible<Self> {
         match arguments {
-            [ballast, probation] => Ok(Character {
+            [ballast, probation, hand_over, journal @ ..] if journal.len() <= 1 => Ok(Character {
                 ballast_mib: ballast.parse()?,
                 probation: Duration::from_millis(probation.parse()?),
+                hand_over: hand_over.parse()?,
+                journal: journal.first().map(PathBuf::from),
             }),
-            _ => Err(format!("{SERVE} takes a ballast in MiB and a probation in ms").into()),
+            _ => Err(format!("{SERVE} does not take {arguments:?}").into()),
         }
     }
 }
@@ -78,28 +100,29 @@ pub(crate) fn serve(character: Character) -> Fallible<()> {
         1 => touch(character.ballast_mib),
         _ => Vec::new(),
     };
-    let body = body(number);
+    let journal = match &character.journal {
+        Some(path) => Some(Rc::new(Journal::open(path, number)?)),
+        None => None,
+    };
+    let signature: Rc<str> = format!("pid {} gen {number}\n", std::process::id()).into();
     let lifeline = io::stdin().as_fd().try_clone_to_owned()?;
-    let server = Server::new(move |_request| {
-        let answer = Response::from(body.as_str());
-        async { Ok(answer) }
-    })
-    .generation(generation)
-    .listen("127.0.0.1:0")
-    .probation(character.probation)
-    .drain_timeout(DRAIN)
-    .on_transition(|transition| {
-        if transition.from().is_none() {
-            // A bench that is gone does not read; then the lifeline ends us.
-            let _ = writeln!(
-                io::stdout(),
-                "{} {} {}",
-                transition.generation(),
-                std::process::id(),
-                transition.listeners().join(" "),
-            );
-        }
-    });
+    let server = Server::new(move |request| answer(request, signature.clone(), journal.clone()))
+        .generation(generation)
+        .listen("127.0.0.1:0")
+        .probation(character.probation)
+        .hand_over(character.hand_over)
+        .drain_timeout(DRAIN)
+        .limits(
+            Limits::default()
+                .keep_alive_timeout(Duration::MAX)
+                .max_connections(usize::MAX),
+        )
+        .on_transition(|transition| {
+            if let Some(line) = announcement(transition) {
+                // A bench that is gone does not read; then the lifeline ends us.
+                let _ = writeln!(io::stdout(), "{line}");
+            }
+        });
     // Standard input is a pipe that the bench holds open and never writes to,
     // and every generation inherits it: its end is the end of the bench, even
     // of one that was killed.
@@ -114,19 +137,107 @@ pub(crate) fn serve(character: Character) -> Fallible<()> {
     .inspect(|()| drop(std::hint::black_box(ballast)))
 }
 
-/// The generation that an answer comes from; `None` if it is not an answer of
-/// this service.
-pub(crate) fn generation_in(text: &str) -> Option<u64> {
-    let (pid, generation) = text
-        .strip_prefix("pid ")?
-        .strip_suffix('\n')?
-        .split_once(" gen ")?;
-    pid.parse::<u32>().ok()?;
-    generation.parse().ok()
+/// Says who answers; and to a request whose path is not `/`, its path and its
+/// body.
+async fn answer(
+    mut request: Request,
+    signature: Rc<str>,
+    journal: Option<Rc<Journal>>,
+) -> http_types::Result<Response> {
+    let target = request.target();
+    if target == "/" {
+        return Ok(Response::from(&*signature));
+    }
+    let mut body = format!("{signature}{target}\n").into_bytes();
+    if let Some(journal) = &journal {
+        journal.note(target)?;
+    }
+    if target.starts_with(SLOW) {
+        async_io::Timer::after(SLOWNESS).await;
+    }
+    body.extend(request.body_bytes().await?);
+    Ok(Response::from(body))
 }
 
-fn body(generation: u64) -> String {
-    format!("pid {} gen {generation}\n", std::process::id())
+/// Who gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Author {
+    pub(crate) pid: u32,
+    pub(crate) generation: u64,
+}
+
+/// Who gave the answer with this body, and what follows; `None` if it is not
+/// an answer of this service.
+pub(crate) fn signature(body: &[u8]) -> Option<(Author, &[u8])> {
+    let end = body.iter().position(|byte| *byte == b'\n')?;
+    let (line, rest) = body.split_at_checked(end + 1)?;
+    let line = std::str::from_utf8(line).ok()?;
+    let (pid, generation) = line.strip_prefix("pid ")?.trim_end().split_once(" gen ")?;
+    let author = Author {
+        pid: pid.parse().ok()?,
+        generation: generation.parse().ok()?,
+    };
+    Some((author, rest))
+}
+
+/// What the bench is told of a transition.
+fn announcement(transition: &Transition) -> Option<String> {
+    if transition.from().is_none() {
+        return Some(format!(
+            "serves {} {} {}",
+            transition.generation(),
+            std::process::id(),
+            transition.listeners().join(" "),
+        ));
+    }
+    if let Some(handover) = transition.handover() {
+        return Some(format!(
+            "moved {} {} {} {}",
+            handover.handed_over(),
+            handover.kept(),
+            handover.closed(),
+            handover.took().as_micros(),
+        ));
+    }
+    let failure = transition.failure()?;
+    Some(format!("undone {failure}"))
+}
+
+/// Where each generation notes the requests that it handles, before it does.
+///
+/// All of them append to one file, so that it tells the order across them, and
+/// each note is written at once, so that it is there also after a `SIGKILL`.
+struct Journal {
+    file: File,
+    generation: u32,
+}
+
+/// Of a note: four numbers.
+pub(crate) const NOTE_BYTES: usize = 16;
+
+impl Journal {
+    fn open(path: &Path, generation: u64) -> Fallible<Self> {
+        Ok(Journal {
+            file: File::options().append(true).open(path)?,
+            generation: generation.try_into()?,
+        })
+    }
+
+    /// Notes a request whose path ends with the numbers of a client and of one
+    /// of its requests.
+    fn note(&self, target: &str) -> io::Result<()> {
+        let mut numbers = target.rsplit('/').map(str::parse::<u32>);
+        let (Some(Ok(request)), Some(Ok(client))) = (numbers.next(), numbers.next()) else {
+            return Err(io::Error::other("a request without its numbers"));
+        };
+        let mut note = [0; NOTE_BYTES];
+        let numbers = [std::process::id(), self.generation, client, request];
+        for (place, number) in note.chunks_exact_mut(4).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        // A note is one write, so it is appended as a whole.
+        (&self.file).write_all(&note)
+    }
 }
 
 /// Allocates that much, and writes to each of its pages.
@@ -164,15 +275,15 @@ impl log::Log for Stderr {
 
 /// A running service, all of its generations.
 pub(crate) struct Service {
-    current: Member,
+    pub(crate) current: Member,
     pub(crate) address: SocketAddr,
-    family: Family,
+    pub(crate) family: Family,
 }
 
 /// One process of the service.
 pub(crate) struct Member {
     pub(crate) generation: u64,
-    pid: Pid,
+    pub(crate) pid: Pid,
     pidfd: OwnedFd,
 }
 
@@ -181,18 +292,20 @@ pub(crate) struct Member {
 ///
 /// They form a process group, and none of them outlives this value: the group
 /// is killed when it is dropped.
-struct Family {
+pub(crate) struct Family {
     group: Pid,
     /// The other end of the service's standard input, which keeps it alive.
     _lifeline: Option<ChildStdin>,
-    /// What the generations say when they begin to serve. All of them have the
-    /// other end, so its end is the proof that all of them are gone.
+    /// What the generations say ([`announcement`]). All of them have the other
+    /// end, so its end is the proof that all of them are gone.
     announcements: Receiver<String>,
+    /// What was said while something else was waited for.
+    aside: VecDeque<String>,
 }
 
 impl Service {
     /// Starts the first generation and waits until it serves.
-    pub(crate) fn start(mut command: Command, character: Character) -> Fallible<Self> {
+    pub(crate) fn start(mut command: Command, character: &Character) -> Fallible<Self> {
         let mut child = command
             .args(character.arguments())
             .stdin(Stdio::piped())
@@ -200,13 +313,14 @@ impl Service {
             .process_group(0)
             .spawn()?;
         let (announce, announcements) = channel();
-        let family = Family {
+        let mut family = Family {
             group: i32::try_from(child.id())
                 .ok()
                 .and_then(Pid::from_raw)
                 .ok_or("a process without a usable number")?,
             _lifeline: child.stdin.take(),
             announcements,
+            aside: VecDeque::new(),
         };
         let stdout = child.stdout.take().ok_or("no pipe from the service")?;
         thread::Builder::new()
@@ -218,7 +332,7 @@ impl Service {
                     }
                 }
             })?;
-        let (current, address) = family.hear()?;
+        let (current, address) = family.hear_of_one_that_serves()?;
         if current.generation != 1 {
             return Err(format!("generation {} came first", current.generation).into());
         }
@@ -247,7 +361,13 @@ impl Service {
 
     /// Waits until the successor serves, and returns the predecessor.
     pub(crate) fn succeed(&mut self) -> Fallible<Member> {
-        let (successor, address) = self.family.hear()?;
+        let successor = self.meet_successor()?;
+        Ok(std::mem::replace(&mut self.current, successor))
+    }
+
+    /// Waits until the successor serves.
+    pub(crate) fn meet_successor(&mut self) -> Fallible<Member> {
+        let (successor, address) = self.family.hear_of_one_that_serves()?;
         let expected = self.current.generation + 1;
         if successor.generation != expected || address != self.address {
             return Err(format!(
@@ -256,7 +376,7 @@ impl Service {
             )
             .into());
         }
-        Ok(std::mem::replace(&mut self.current, successor))
+        Ok(successor)
     }
 
     /// Waits until a predecessor is gone; returns when that was.
@@ -269,10 +389,10 @@ impl Service {
 
     /// Stops the service as an operator would, and waits until nothing is left
     /// of it.
-    pub(crate) fn stop(self) -> Fallible<()> {
+    pub(crate) fn stop(mut self) -> Fallible<()> {
         self.current.signal(Signal::TERM)?;
         self.current.await_exit()?;
-        match self.family.announcements.recv_timeout(PATIENCE) {
+        match self.family.hear("serves ") {
             Err(RecvTimeoutError::Disconnected) => self.family.reap(WaitOptions::empty()),
             Err(RecvTimeoutError::Timeout) => {
                 Err("a process of the service is still there after the last one exited".into())
@@ -283,17 +403,32 @@ impl Service {
 }
 
 impl Family {
+    /// Waits for something to be said that begins with this word; returns the
+    /// rest of it.
+    pub(crate) fn hear(&mut self, word: &str) -> Result<String, RecvTimeoutError> {
+        let deadline = Instant::now() + PATIENCE;
+        let known = self.aside.iter().position(|line| line.starts_with(word));
+        if let Some(line) = known.and_then(|known| self.aside.remove(known)) {
+            return Ok(line.strip_prefix(word).unwrap_or_default().to_owned());
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.announcements.recv_timeout(left)?;
+            match line.strip_prefix(word) {
+                Some(rest) => return Ok(rest.to_owned()),
+                None => self.aside.push_back(line),
+            }
+        }
+    }
+
     /// Waits for the next generation to say that it serves.
-    fn hear(&self) -> Fallible<(Member, SocketAddr)> {
-        let line = self
-            .announcements
-            .recv_timeout(PATIENCE)
-            .map_err(|error| match error {
-                RecvTimeoutError::Timeout => {
-                    format!("no generation began to serve in {PATIENCE:?}")
-                }
-                RecvTimeoutError::Disconnected => "the service is gone".to_owned(),
-            })?;
+    fn hear_of_one_that_serves(&mut self) -> Fallible<(Member, SocketAddr)> {
+        let line = self.hear("serves ").map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                format!("no generation began to serve in {PATIENCE:?}")
+            }
+            RecvTimeoutError::Disconnected => "the service is gone".to_owned(),
+        })?;
         let unclear = || format!("not an announcement: {line}");
         let [generation, pid, address] = *line.split(' ').collect::<Vec<_>>() else {
             return Err(unclear().into());
@@ -316,7 +451,7 @@ impl Family {
     ///
     /// Without `NOHANG` this waits for all of them, which is right only when
     /// each has closed its standard output, the last thing before its end.
-    fn reap(&self, options: WaitOptions) -> Fallible<()> {
+    pub(crate) fn reap(&self, options: WaitOptions) -> Fallible<()> {
         let mut fallen = Vec::new();
         while let Ok(Some((pid, status))) = waitpgid(self.group, options) {
             if status.exit_status() != Some(0) {
@@ -354,11 +489,11 @@ impl Drop for Family {
 }
 
 impl Member {
-    fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         pidfd_send_signal(&self.pidfd, signal).map_err(Into::into)
     }
 
-    fn await_exit(&self) -> Fallible<()> {
+    pub(crate) fn await_exit(&self) -> Fallible<()> {
         let timeout = Timespec::try_from(PATIENCE)?;
         let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
         match poll(&mut pidfd, Some(&timeout))? {

@@ -494,12 +494,22 @@ impl Handover {
 
     /// Makes of an error in sending a pause, or an end.
     fn obstruct(&mut self, error: &io::Error) {
-        let passes = matches!(
-            Errno::from_io_error(error),
-            // Too many descriptors of this user are under way (unix(7)), the
-            // channel is full, or there is no memory.
-            Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+        // The channel has ended, so the successor is lost. What comes of that is
+        // decided when the reason is known, for which it is waited a while; no
+        // connection is to drain meanwhile that may yet stay.
+        let is_end = matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::NotConnected
         );
+        let passes = is_end
+            || matches!(
+                Errno::from_io_error(error),
+                // Too many descriptors of this user are under way (unix(7)),
+                // the channel is full, or there is no memory.
+                Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+            );
         let since = match &self.obstacle {
             Some(obstacle) => obstacle.since,
             None => Instant::now(),

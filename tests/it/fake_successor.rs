@@ -167,7 +167,7 @@ fn claim_the_listeners() -> Vec<Value> {
 
 fn go_through_the_protocol() {
     let listeners = claim_the_listeners();
-    say(&json!({ "message": "ready", "listeners": listeners }));
+    say(&json!({ "message": "ready", "listeners": listeners, "room": 1000 }));
     wait_for("serve");
 }
 

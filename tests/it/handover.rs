@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::kit::{
-    Answer, Client, Config, Connections, End, Failure, Launch, Load, Process, Service, Whom,
+    Answer, Client, Config, Connections, End, Failure, Fake, Launch, Load, Process, Service, Whom,
 };
 
 const GET: &str = "GET /pid HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -328,6 +328,29 @@ fn a_burst_of_reloads_ends_with_the_configuration_that_was_there_last() {
     while client.get("/").unwrap().text() != "after" {}
     let answer = client.get("/").unwrap();
     assert_eq!((answer.text(), answer.closes()), ("after", false));
+}
+
+/// It takes a while until it is known for certain that such a successor is
+/// lost, during which connections cannot be handed over to it.
+#[test]
+fn a_successor_that_cannot_be_sent_to_costs_no_connection() {
+    let service = Launch::api(Config::new().probation_ms(LONG))
+        .own_binary()
+        .start();
+    let predecessor = service.current();
+    let mut client = acquainted(&service);
+    client.begin_post("/echo", 5).unwrap();
+    service
+        .binary()
+        .replace_with_fake(Fake::ServesAndClosesTheChannel);
+    predecessor.hup();
+    service.wait_phase("draining");
+    client.send("hello").unwrap();
+    assert_eq!(pid_of(client.answer()), predecessor.pid());
+    while service.log().count("restart undone") == 0 {
+        assert_eq!(pid_of(client.get("/pid")), predecessor.pid());
+    }
+    service.assert_undisturbed();
 }
 
 /// What must not grow from generation to generation.

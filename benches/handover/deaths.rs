@@ -1,0 +1,264 @@
+//! Successors that die just after they took over, under load: what is saved?
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::NamedTempFile;
+
+use crate::client::{Failures, Policy};
+use crate::crowd::Crowd;
+use crate::figures::{Figure, Milliseconds, by_kind};
+use crate::findings::Findings;
+use crate::journal::Audit;
+use crate::service::Character;
+use crate::traffic::{Manner, Record, Traffic};
+use crate::{Bench, Fallible};
+
+/// How long after it took over a successor is killed.
+const LIFE: Duration = Duration::from_millis(50);
+
+/// Much longer than that.
+const PROBATION: Duration = Duration::from_secs(5);
+
+/// What is left to those who were taken back, before they are asked.
+const RECOVERY: Duration = Duration::from_millis(250);
+
+/// How long new connections may be without an answer.
+const STANDSTILL: Duration = Duration::from_millis(20);
+
+/// How many idle connections in a thousand may be lost.
+const LOST_PERMILLE: u64 = 1;
+
+/// Clients of each manner.
+const QUICK: usize = 8;
+const SLOW: usize = 8;
+const NEW: usize = 2;
+
+/// A successor that was killed.
+struct Death {
+    pid: u32,
+    /// When it was asked for.
+    asked: Instant,
+    /// When the signal was sent.
+    killed: Instant,
+    /// When the predecessor said that it serves again.
+    undone: Instant,
+}
+
+/// Where the requests were that failed.
+#[derive(Default)]
+struct Inside {
+    /// In a handler of a killed process.
+    begun: u64,
+    /// On a connection that a killed process had accepted, so that it ended
+    /// with it.
+    accepted: u64,
+    /// On one that a killed process had noted as being in use. It had just read
+    /// from it, or just answered, and can have been at that with one connection
+    /// at a time.
+    in_use: u64,
+    /// Elsewhere.
+    outside: u64,
+}
+
+/// Restarts a service that has idle connections, and kills each successor.
+pub(crate) fn measure(
+    bench: &Bench,
+    connections: usize,
+    deaths: u64,
+    findings: &mut Findings,
+) -> Fallible<()> {
+    let journal = NamedTempFile::new()?;
+    let mut service = bench.start(&Character {
+        ballast_mib: 0,
+        probation: PROBATION,
+        hand_over: true,
+        journal: Some(journal.path().to_owned()),
+    })?;
+    let mut crowd = Crowd::gather(service.address, connections)?;
+    let traffic = Traffic::begin(service.address, manners())?;
+    let mut lost = Failures::default();
+    let mut died = Vec::new();
+    for death in 1..=deaths {
+        let asked = service.reload()?;
+        let successor = service.meet_successor()?;
+        thread::sleep(LIFE);
+        let killed = Instant::now();
+        successor.signal(Signal::KILL)?;
+        service.undone()?;
+        died.push(Death {
+            pid: successor.pid.as_raw_nonzero().get().unsigned_abs(),
+            asked,
+            killed,
+            undone: Instant::now(),
+        });
+        thread::sleep(RECOVERY);
+        lost.absorb(crowd.ask()?);
+        eprintln!(
+            "death {death} of {deaths} with {connections} idle connections, of which {} were lost",
+            lost.total()
+        );
+    }
+    let records = traffic.end()?;
+    // A stop waits a grace for connections that are idle.
+    drop(crowd);
+    service.stop()?;
+    let audit = Audit::of(journal.path(), &records)?;
+
+    let title = format!("{deaths} successors killed {LIFE:?} after they took over");
+    let all = connections as u64 * deaths;
+    findings.hold(
+        format!("{title}: idle connections saved"),
+        format!("{} of {all}", all - lost.total()),
+        "99.9 %",
+        lost.total() * 1000 <= all * LOST_PERMILLE,
+    );
+    let mut failures = Failures::default();
+    let mut inside = Inside::default();
+    let mut silences = Silences::default();
+    let requests: usize = records.iter().map(|record| record.answers.len()).sum();
+    let mut closed = 0;
+    for ((client, record), manner) in records.into_iter().enumerate().zip(manners()) {
+        inside.add(client, &record, manner, &audit, &died);
+        if manner.policy == Policy::NewConnection {
+            silences.add(&record, &died);
+        }
+        closed += record.closed;
+        failures.absorb(record.failures);
+    }
+    // No more than the killed process was at work on.
+    let outside = inside.outside + inside.in_use.saturating_sub(deaths);
+    findings.hold(
+        format!("{title}: failed requests"),
+        format!(
+            "{} of {requests}: {} were being handled, {} came on connections that the killed \
+             process had accepted, {} on such as it was just reading from or answering, {outside} \
+             were elsewhere",
+            failures.total(),
+            inside.begun,
+            inside.accepted,
+            inside.in_use.min(deaths),
+        ),
+        "only those inside the killed process",
+        outside == 0,
+    );
+    if outside > 0 {
+        findings.fault(format!(
+            "{title}: failed outside of the killed process: {outside}"
+        ));
+    }
+    findings.forbid(
+        format!("{title}: connections closed by a process that lives"),
+        closed,
+        format!("{QUICK} and {SLOW} connections"),
+    );
+    findings.forbid(
+        format!("{title}: handled twice"),
+        audit.twice,
+        format!("{requests} requests"),
+    );
+    let longest = silences.after.most();
+    findings.hold(
+        format!("{title}: longest silence for new connections"),
+        format!(
+            "{} (median of the deaths {}; while connections moved {}, median {})",
+            Milliseconds(longest),
+            Milliseconds(silences.after.median()),
+            Milliseconds(silences.before.most()),
+            Milliseconds(silences.before.median()),
+        ),
+        format!("{STANDSTILL:?}"),
+        longest.is_some_and(|longest| longest <= STANDSTILL),
+    );
+    for (count, what) in [
+        (audit.out_of_order, "handled out of order"),
+        (audit.by_another, "handled by one, answered by another"),
+        (audit.unhandled, "answered without being handled"),
+    ] {
+        if count > 0 {
+            findings.fault(format!("{title}: {what}: {count}"));
+        }
+    }
+    findings.note(format!(
+        "{title}: active clients: {}; idle ones: {}.",
+        by_kind(&failures),
+        by_kind(&lost)
+    ));
+    Ok(())
+}
+
+impl Inside {
+    fn add(
+        &mut self,
+        client: usize,
+        record: &Record,
+        manner: Manner,
+        audit: &Audit,
+        deaths: &[Death],
+    ) {
+        for failed in &record.failed {
+            let death = deaths
+                .iter()
+                .find(|death| failed.from < death.undone && death.killed < failed.to);
+            let handled_by = audit.in_vain.get(&(client, failed.number));
+            let place = match (death, handled_by) {
+                (Some(death), Some(pid)) if *pid == death.pid => &mut self.begun,
+                (Some(_), None) => match manner.policy {
+                    Policy::NewConnection => &mut self.accepted,
+                    Policy::KeepAlive => &mut self.in_use,
+                },
+                _ => &mut self.outside,
+            };
+            *place += 1;
+        }
+    }
+}
+
+fn manners() -> Vec<Manner> {
+    let quick = Manner {
+        policy: Policy::KeepAlive,
+        depth: 1,
+        is_cut: false,
+        is_slow: false,
+    };
+    let slow = Manner {
+        is_slow: true,
+        ..quick
+    };
+    let new = Manner {
+        policy: Policy::NewConnection,
+        ..quick
+    };
+    [vec![quick; QUICK], vec![slow; SLOW], vec![new; NEW]].concat()
+}
+
+/// The longest times without an answer that clients with new connections met.
+#[derive(Default)]
+struct Silences {
+    /// From the signal to the death.
+    before: Figure,
+    /// From the death on.
+    after: Figure,
+}
+
+impl Silences {
+    fn add(&mut self, record: &Record, deaths: &[Death]) {
+        let answers: Vec<Instant> = record.answers.iter().flatten().map(|it| it.at).collect();
+        let longest = |from: Instant, to: Instant| {
+            answers
+                .iter()
+                .zip(answers.iter().skip(1))
+                // Those that end or begin in this time.
+                .filter(|(before, after)| **after > from && **before < to)
+                .map(|(before, after)| after.duration_since(*before))
+                .max()
+                .unwrap_or_default()
+        };
+        for death in deaths {
+            self.before.add(longest(death.asked, death.killed));
+            self.after
+                .add(longest(death.killed, death.killed + RECOVERY));
+        }
+    }
+}
