@@ -28,5 +28,6 @@ mod load;
 mod packets;
 mod restart;
 mod signals;
+mod supervisor;
 mod tidy;
 mod upgrade;
