@@ -30,7 +30,7 @@
 //!
 //! | key | what it means | default |
 //! |---|---|---|
-//! | `listen` | addresses, `"host:port"` or `"unix:/path"`, at least one | |
+//! | `listen` | addresses, `"host:port"`, `"unix:/path"` or `"systemd:NAME"`, at least one | |
 //! | `greeting` | what `GET /` answers | `"Hello, world!"` |
 //! | `ready_timeout_ms` | how long a successor may take to become ready | the library's |
 //! | `drain_timeout_ms` | how long requests in flight may take when this process goes | the library's |

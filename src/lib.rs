@@ -64,6 +64,7 @@
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
 //! | `nothing is in flight any more; waiting for …` | only under a supervisor: older generations exit first, see below |
+//! | `…, which systemd passed as …, is not asked for` | it stays open, and is there for a successor that asks for it |
 //! | `the supervisor could not be told something` | told once, until it works again |
 //! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
 //!
@@ -96,6 +97,14 @@
 //! `STATUS` is a line such as "handing over 412 connections to successor 4711".
 //! Under a supervisor a process waits with its exit for older generations that
 //! still answer requests, because systemd ends a service with its main process.
+//!
+//! Sockets that systemd has opened are listened on by
+//! [`listen("systemd:NAME")`](Server::listen), where the name is the
+//! `FileDescriptorName=` of the socket unit, or that of the unit itself. They
+//! are handed over like all others. A configuration may drop one and come back
+//! to it: it is never closed before the last process exits, and its file is
+//! never removed. If any process of the service is asked for a name that was
+//! not passed to the first one, it does not start.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

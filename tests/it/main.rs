@@ -13,6 +13,7 @@
 )]
 
 mod abuse;
+mod activation;
 mod clients;
 mod conformance;
 mod drain;
