@@ -30,5 +30,6 @@ mod packets;
 mod restart;
 mod signals;
 mod supervisor;
+mod systemd;
 mod tidy;
 mod upgrade;

@@ -22,6 +22,7 @@ mod page;
 mod process;
 mod program;
 mod service;
+mod systemd;
 mod tether;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
 pub(crate) use self::program::{Program, Running};
 pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::systemd::Systemd;
 pub(crate) use self::tether::Tether;
 
 /// How long a test waits for a fact before it gives up.

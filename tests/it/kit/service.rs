@@ -23,6 +23,7 @@ use super::binary::starting_a_process;
 use super::log::Place;
 use super::process::End;
 use super::program::REQUIRED;
+use super::systemd::ROOT;
 use super::tether::TETHER;
 use super::{
     Address, Answer, Binary, Client, Config, Log, NotifySocket, PATIENCE, Process, example,
@@ -620,7 +621,7 @@ fn write_anew(path: &Path, text: &str) {
 }
 
 /// The pid with which each line of the `api` example begins: `api[1234] …`.
-fn pid_in(line: &str) -> i32 {
+pub(super) fn pid_in(line: &str) -> i32 {
     let pid = line
         .strip_prefix("api[")
         .and_then(|rest| rest.split_once(']'));
@@ -635,7 +636,8 @@ pub(super) fn adopt_orphans() {
     ONCE.call_once(|| {
         set_child_subreaper(Some(getpid())).unwrap();
         for (name, _) in env::vars_os() {
-            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && name != REQUIRED;
+            let is_ours = name == REQUIRED || name == ROOT;
+            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && !is_ours;
             assert!(!strange, "{} must not be set for the tests", name.display());
         }
     });
