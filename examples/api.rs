@@ -30,7 +30,7 @@
 //!
 //! | key | what it means | default |
 //! |---|---|---|
-//! | `listen` | addresses, `"host:port"` or `"unix:/path"`, at least one | |
+//! | `listen` | addresses, `"host:port"`, `"unix:/path"` or `"systemd:NAME"`, at least one | |
 //! | `admin` | one address more, of a listener with the name `admin` | none |
 //! | `reuse_port` | whether other processes may bind the same ports (`SO_REUSEPORT`) | `false` |
 //! | `greeting` | what `GET /` answers | `"Hello, world!"` |

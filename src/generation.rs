@@ -7,6 +7,7 @@ use async_signal::{Signal, Signals};
 use crate::error::{Error, Result};
 use crate::handoff::successor::Predecessor;
 use crate::invocation::Invocation;
+use crate::listener::activation;
 
 /// This process as a link in a chain: which generation it is, who came before
 /// it, and how it was started.
@@ -18,6 +19,7 @@ use crate::invocation::Invocation;
 /// - a `SIGHUP` during the start-up is remembered, not deadly;
 /// - standard input is the real one again (until then, a successor finds its
 ///   channel to the predecessor there);
+/// - sockets that systemd passed are not inherited by other programs;
 /// - executable, arguments and working directory are recorded before the
 ///   program changes them;
 /// - a successor that gives up can tell its predecessor why
@@ -69,6 +71,7 @@ impl Generation {
     /// the process should exit, as by returning the error from `main`; the
     /// predecessor then goes on serving.
     pub fn begin() -> Result<Self> {
+        activation::seal();
         let reloads = Signals::new([Signal::Hup]).map_err(Error::signals)?;
         let predecessor = Predecessor::find()?;
         let invocation =

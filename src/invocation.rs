@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::supervisor;
+
 /// What the kernel appends to the name of a running executable whose file has
 /// been removed or replaced (proc_pid_exe(5)).
 const DELETED: &[u8] = b" (deleted)";
@@ -62,10 +64,12 @@ impl Invocation {
     }
 
     /// A command that starts the executable anew: arguments and directory as
-    /// at our start, everything else inherited.
+    /// at our start, everything else inherited, but for what systemd meant for
+    /// this process alone.
     pub(crate) fn command(&self) -> io::Result<Command> {
         let mut command = Command::new(&self.executable);
         command.args(&self.arguments);
+        supervisor::bequeath(&mut command);
         // As long as we are where we started, inheriting the directory is more
         // faithful than its path: it works also when it has been removed.
         if Directory::current().identity != self.directory.identity {

@@ -72,15 +72,48 @@
 //! | `stopping in …; unready from now on` | a `SIGTERM` was heard, and its delay ([`Server::shutdown_delay`]) has begun |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
+//! | `nothing is in flight any more; waiting for …` | only under a supervisor: older generations exit first, see below |
+//! | `…, which systemd passed as …, is not asked for` | it stays open, and is there for a successor that asks for it |
+//! | `the supervisor could not be told something` | told once, until it works again |
 //! | `cannot accept connections on …` | usually too many open files, or that there would be too many for a restart; told once, tried again until it works |
 //!
 //! # What a successor inherits
 //!
 //! The path of the executable as it was invoked (a symbolic link is followed
-//! anew), the arguments, the working directory, the environment, and standard
-//! input, output and error. Nothing else: every descriptor of the library is
+//! anew), the arguments, the working directory, the environment (but for what
+//! systemd meant for the first process alone: `LISTEN_PID` and its like, and
+//! `WATCHDOG_PID`), and standard input, output and error. Nothing else: every descriptor of the library is
 //! close-on-exec, and listeners travel over a private socket. Until
 //! [`Generation::begin`], standard input of a successor is that socket.
+//!
+//! # Under systemd
+//!
+//! Nothing has to be switched on: if there is a `NOTIFY_SOCKET`, its owner is
+//! told what happens, as `sd_notify(3)` says. `Type=notify` and, from systemd
+//! 253 on, `Type=notify-reload` work with the default `NotifyAccess=main`;
+//! `examples/heirloom.service` is a unit that explains itself.
+//!
+//! | when | said by | what |
+//! |---|---|---|
+//! | the first process accepts | it | `READY=1` |
+//! | a restart begins | the predecessor | `RELOADING=1`, `MONOTONIC_USEC` |
+//! | the successor is proven | the predecessor | `MAINPID` of the successor, `READY=1` |
+//! | a restart has failed or was undone | the predecessor | `READY=1`, and the reason as `STATUS` |
+//! | the service stops | the last process, or the predecessor while its successor is on probation | `STOPPING=1` |
+//! | a restart or a stop takes long | whoever has announced it | `EXTEND_TIMEOUT_USEC` |
+//! | `WATCHDOG_USEC` is set | whoever is the main process, from the thread that serves | `WATCHDOG=1` |
+//!
+//! `STATUS` is a line such as "handing over 412 connections to successor 4711".
+//! Under a supervisor a process waits with its exit for older generations that
+//! still answer requests, because systemd ends a service with its main process.
+//!
+//! Sockets that systemd has opened are listened on by
+//! [`listen("systemd:NAME")`](Server::listen), where the name is the
+//! `FileDescriptorName=` of the socket unit, or that of the unit itself. They
+//! are handed over like all others. A configuration may drop one and come back
+//! to it: it is never closed before the last process exits, and its file is
+//! never removed. If any process of the service is asked for a name that was
+//! not passed to the first one, it does not start.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
@@ -104,6 +137,7 @@ mod request;
 mod roster;
 mod server;
 mod status;
+mod supervisor;
 mod transition;
 
 /// What the fuzzers in `tests/fuzz` call; no part of the library.

@@ -185,6 +185,7 @@ mod tests {
         let listeners = FromPredecessor::Listeners {
             listeners: vec![ListenerRecord {
                 name: "127.0.0.1:0".into(),
+                origin: None,
                 addr: AddressRecord {
                     requested: "127.0.0.1:0".into(),
                     bound: "127.0.0.1:4711".into(),

@@ -42,6 +42,8 @@ pub(crate) struct Successor {
     process: Process,
     /// Kept beyond the end of the process, for the log.
     pid: Option<u32>,
+    /// Of the process that has claimed.
+    claimant: Option<u32>,
     begun: Instant,
     step: Step,
     /// Whether the process that claimed is the one we have started, rather
@@ -159,6 +161,7 @@ impl Successor {
             channel: None,
             process: Process::Gone,
             pid: None,
+            claimant: None,
             begun: Instant::now(),
             step: Step::AwaitingClaim,
             is_our_child: true,
@@ -186,6 +189,12 @@ impl Successor {
     /// Its process ID, once it has one.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.pid
+    }
+
+    /// The process that serves. It may be a child of the one that we have
+    /// started, if the executable is a script.
+    pub(crate) fn serving_pid(&self) -> Option<u32> {
+        self.claimant
     }
 
     /// How long ago it was started.
@@ -390,7 +399,8 @@ impl Successor {
                 Step::AwaitingClaim,
             ) => {
                 self.step = Step::AwaitingReadiness;
-                self.is_our_child = u32::try_from(pid).ok() == self.pid;
+                self.claimant = u32::try_from(pid).ok();
+                self.is_our_child = self.claimant == self.pid;
                 // A packet whose descriptors do not fit arrives without them;
                 // better to say so here than to wonder there. The ledger and
                 // the application's state want one each.
@@ -446,6 +456,7 @@ impl Successor {
             channel: Some(channel),
             process: Process::Gone,
             pid: None,
+            claimant: None,
             begun: Instant::now(),
             step: Step::Serving,
             is_our_child: true,

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// the 108 is a NUL).
 const LONGEST_PATH: usize = 107;
 
+/// What the name of a socket that systemd passed stands behind.
+pub(super) const PASSED: &str = "systemd:";
+
 /// Something to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address {
@@ -31,6 +34,8 @@ enum Place {
     /// Every interface, IPv6 and IPv4.
     Everywhere(u16),
     Unix(PathBuf),
+    /// Whatever systemd has passed under this name.
+    Passed,
 }
 
 /// What an address comes down to.
@@ -39,10 +44,12 @@ pub(crate) enum Resolved {
     /// Addresses to try in this order; the first that can be bound is it.
     Tcp(Vec<SocketAddr>),
     Unix(PathBuf),
+    /// Not something to bind.
+    Passed,
 }
 
 impl Address {
-    /// Reads `host:port`, `[v6]:port`, `:port` or `unix:path`.
+    /// Reads `host:port`, `[v6]:port`, `:port`, `unix:path` or `systemd:name`.
     ///
     /// # Errors
     ///
@@ -62,12 +69,21 @@ impl Address {
                 return Err(wrong("the path is longer than 107 bytes"));
             }
             Place::Unix(path)
+        } else if let Some(name) = requested.strip_prefix(PASSED) {
+            if name.is_empty() {
+                return Err(wrong("the name is missing"));
+            }
+            // It divides the names in LISTEN_FDNAMES.
+            if name.contains(':') {
+                return Err(wrong("the name contains a colon"));
+            }
+            Place::Passed
         } else if let Ok(address) = requested.parse() {
             Place::Socket(address)
         } else {
-            let (host, port) = requested
-                .rsplit_once(':')
-                .ok_or_else(|| wrong("expected `host:port`, `:port` or `unix:path`"))?;
+            let (host, port) = requested.rsplit_once(':').ok_or_else(|| {
+                wrong("expected `host:port`, `:port`, `unix:path` or `systemd:name`")
+            })?;
             let port = port
                 .parse()
                 .map_err(|_| wrong("the port is not a number from 0 to 65535"))?;
@@ -128,6 +144,7 @@ impl Address {
                 .await
                 .map_err(|cause| Error::bind(&self.requested, cause))?,
             Place::Unix(path) => return Ok(Resolved::Unix(path.clone())),
+            Place::Passed => return Ok(Resolved::Passed),
         };
         if addresses.is_empty() {
             return Err(Error::address(
@@ -136,6 +153,11 @@ impl Address {
             ));
         }
         Ok(Resolved::Tcp(addresses))
+    }
+
+    /// The name of sockets that systemd has passed, if it is one.
+    pub(crate) fn passed_name(&self) -> Option<&str> {
+        self.requested.strip_prefix(PASSED)
     }
 
     /// Whether an IPv6 socket for it must take IPv4 connections too, whatever
@@ -169,6 +191,7 @@ mod tests {
         assert_eq!(place("unix:/run/x"), Place::Unix("/run/x".into()));
         let relative = std::env::current_dir().unwrap().join("x");
         assert_eq!(place("unix:x"), Place::Unix(relative));
+        assert_eq!(place("systemd:api.socket"), Place::Passed);
     }
 
     #[test]
@@ -185,6 +208,8 @@ mod tests {
             ("http://x:80", "host"),
             ("unix:", "missing"),
             ("unix:/a\0b", "NUL"),
+            ("systemd:", "missing"),
+            ("systemd:a:80", "colon"),
             (&long, "107"),
         ] {
             let error = Address::parse(text).unwrap_err().to_string();

@@ -45,9 +45,13 @@ pub(super) fn bind(address: &Address, resolved: &Resolved) -> Result<Rc<Listener
         }
         Resolved::Unix(path) => {
             let (socket, file) = bind_unix(address, path)?;
-            let path = path.clone();
+            let (path, file) = (path.clone(), Some(file));
             Listener::new(address, Bound::Unix { path, file }, socket)
         }
+        Resolved::Passed => Err(Error::adopt(
+            address.requested(),
+            "systemd has passed no such socket to this service",
+        )),
     }
 }
 

@@ -1,23 +1,26 @@
 //! Listening sockets: asked for by address, bound or adopted, and passed on.
 
+pub(crate) mod activation;
 mod address;
 mod bind;
 mod record;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use async_io::Async;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 pub(crate) use address::Address;
-use address::Resolved;
+use address::{PASSED, Resolved};
 pub(crate) use bind::BACKLOG;
 pub(crate) use record::{AddressRecord, ListenerRecord};
 
@@ -35,6 +38,9 @@ pub(crate) struct Listener {
     requested: String,
     /// What the application calls it.
     name: String,
+    /// `systemd:` and what it was called when systemd passed it, if it did. Such
+    /// a socket cannot be opened again, whatever it is asked for by in between.
+    origin: Option<String>,
     bound: Bound,
     socket: Async<OwnedFd>,
 }
@@ -44,9 +50,10 @@ pub(crate) struct Listener {
 pub(crate) enum Bound {
     Tcp(SocketAddr),
     Unix {
+        /// With an `@` in front if it is an abstract name instead.
         path: PathBuf,
-        /// Device and inode of the socket's file.
-        file: (u64, u64),
+        /// Device and inode of the socket's file, if that is ours to remove.
+        file: Option<(u64, u64)>,
     },
 }
 
@@ -61,9 +68,21 @@ impl fmt::Display for Bound {
 
 impl Listener {
     fn new(address: &Address, bound: Bound, socket: OwnedFd) -> Result<Rc<Self>> {
+        let (requested, name) = (address.requested(), address.name());
+        Listener::called(requested, name, None, bound, socket)
+    }
+
+    fn called(
+        requested: &str,
+        name: &str,
+        origin: Option<String>,
+        bound: Bound,
+        socket: OwnedFd,
+    ) -> Result<Rc<Self>> {
         Ok(Rc::new(Listener {
-            requested: address.requested().to_owned(),
-            name: address.name().to_owned(),
+            requested: requested.to_owned(),
+            name: name.to_owned(),
+            origin,
             bound,
             socket: Async::new_nonblocking(socket).map_err(Error::reactor)?,
         }))
@@ -121,7 +140,10 @@ impl Listener {
 
     /// Removes the file of a UNIX socket, unless another has taken its place.
     pub(crate) fn unlink(&self) {
-        if let Bound::Unix { path, file } = &self.bound
+        if let Bound::Unix {
+            path,
+            file: Some(file),
+        } = &self.bound
             && bind::file_identity(path) == Some(*file)
             && let Err(error) = std::fs::remove_file(path)
         {
@@ -132,6 +154,7 @@ impl Listener {
     fn record(&self, fd: usize) -> ListenerRecord {
         ListenerRecord {
             name: self.name.clone(),
+            origin: self.origin.clone(),
             addr: AddressRecord {
                 requested: self.requested.clone(),
                 bound: self.bound.to_string(),
@@ -139,7 +162,7 @@ impl Listener {
             fd,
             file: match &self.bound {
                 Bound::Tcp(_) => None,
-                Bound::Unix { file, .. } => Some(*file),
+                Bound::Unix { file, .. } => *file,
             },
         }
     }
@@ -153,12 +176,16 @@ pub(crate) struct ListenerSet {
     fresh: Vec<Rc<Listener>>,
     /// Where those among them are bound that came from the predecessor.
     adopted: Vec<String>,
+    /// Those that systemd has passed and that are not asked for now. They are
+    /// kept for a successor that may ask for them, because nobody could open
+    /// them again.
+    spare: Vec<Rc<Listener>>,
 }
 
 impl ListenerSet {
     /// Opens a listener for each address: what was claimed from a predecessor
-    /// is adopted, the rest bound. What was claimed and is not wanted any more
-    /// is closed.
+    /// is adopted, what systemd has passed is taken, the rest is bound. What
+    /// was claimed and is not wanted any more is closed.
     ///
     /// # Errors
     ///
@@ -187,34 +214,61 @@ impl ListenerSet {
             .into_iter()
             .map(|(record, socket)| Claimed::verify(record, socket))
             .collect::<Result<Vec<_>>>()?;
+        let asked_for = addresses.iter().filter_map(Address::passed_name);
+        let asked_for: Vec<&str> = asked_for.collect();
+        match activation::take(|name| asked_for.contains(&name)) {
+            Ok(passed) => {
+                for (name, socket) in passed {
+                    claimed.push(Claimed::passed(&name, socket)?);
+                }
+            }
+            Err(error) => match asked_for.first() {
+                Some(name) => return Err(Error::adopt(&format!("{PASSED}{name}"), error)),
+                None => log::warn!("what systemd has passed cannot be taken: {error}"),
+            },
+        }
         // What was asked for in the same words comes first, so that it does
         // not go to an address that merely means the same.
-        let mut taken: Vec<Option<Claimed>> = addresses
+        let mut taken: Vec<Vec<Claimed>> = addresses
             .iter()
-            .map(|address| take(&mut claimed, |it| it.requested == address.requested()))
+            .map(|address| match address.passed_name().is_some() {
+                true => take_all(&mut claimed, |it| {
+                    it.origin.as_deref() == Some(address.requested())
+                }),
+                false => take(&mut claimed, |it| it.requested == address.requested())
+                    .into_iter()
+                    .collect(),
+            })
             .collect();
         for (address, taken) in addresses.iter().zip(&mut taken) {
-            let mut taken = taken.take();
-            let mut resolved = None;
-            if taken.is_none() {
-                let meant = address.resolve().await?;
-                taken = take(&mut claimed, |it| it.is_meant_by(address, &meant));
-                resolved = Some(meant);
+            if taken.is_empty() {
+                let resolved = address.resolve().await?;
+                match take(&mut claimed, |it| it.is_meant_by(address, &resolved)) {
+                    Some(claimed) => taken.push(claimed),
+                    None => {
+                        let listener = bind::bind(address, &resolved)?;
+                        self.fresh.push(Rc::clone(&listener));
+                        self.listeners.push(listener);
+                    }
+                }
             }
-            let listener = match (taken, resolved) {
-                (Some(claimed), _) => {
+            for claimed in taken.drain(..) {
+                if claimed.is_inherited {
                     self.adopted.push(claimed.bound.to_string());
-                    Listener::new(address, claimed.bound, claimed.socket)?
                 }
-                (None, Some(resolved)) => {
-                    let listener = bind::bind(address, &resolved)?;
-                    self.fresh.push(Rc::clone(&listener));
-                    listener
-                }
-                // Without a claimed one, the address has been resolved.
-                (None, None) => continue,
-            };
-            self.listeners.push(listener);
+                let listener = claimed.listener(address.requested(), address.name())?;
+                self.listeners.push(listener);
+            }
+        }
+        for claimed in claimed {
+            if let Some(origin) = claimed.origin.clone() {
+                log::warn!(
+                    "{}, which systemd passed as `{}`, is not asked for",
+                    claimed.bound,
+                    origin.trim_start_matches(PASSED)
+                );
+                self.spare.push(claimed.listener(&origin, &origin)?);
+            }
         }
         Ok(())
     }
@@ -235,8 +289,9 @@ impl ListenerSet {
         self.listeners.iter()
     }
 
+    /// How many there are to be handed over.
     pub(crate) fn len(&self) -> usize {
-        self.listeners.len()
+        self.listeners.len() + self.spare.len()
     }
 
     /// Takes all listeners out; they close when they are dropped.
@@ -244,17 +299,16 @@ impl ListenerSet {
         std::mem::take(self).listeners
     }
 
-    /// The listeners as messages carry them, at most `size` at a time; at
-    /// least one batch, even if there are none.
+    /// The listeners as messages carry them, those that are spare included, at
+    /// most `size` at a time; at least one batch, even if there are none.
     pub(crate) fn batches(
         &self,
         size: usize,
     ) -> impl Iterator<Item = (Vec<ListenerRecord>, Vec<BorrowedFd<'_>>)> {
-        let batches = self.listeners.len().div_ceil(size).max(1);
+        let batches = self.len().div_ceil(size).max(1);
         (0..batches).map(move |batch| {
-            self.listeners
-                .iter()
-                .skip(batch * size)
+            let all = self.listeners.iter().chain(&self.spare);
+            all.skip(batch * size)
                 .take(size)
                 .enumerate()
                 .map(|(fd, listener)| (listener.record(fd), listener.socket.get_ref().as_fd()))
@@ -273,11 +327,16 @@ impl fmt::Display for ListenerSet {
     }
 }
 
-/// A listener that came from the predecessor and is what it was said to be.
+/// A listener that came from the predecessor, or from systemd, and is what it
+/// was said to be.
 struct Claimed {
     requested: String,
+    /// `systemd:` and the name by which systemd passed it, if it did.
+    origin: Option<String>,
     bound: Bound,
     socket: OwnedFd,
+    /// Whether it came from the predecessor.
+    is_inherited: bool,
 }
 
 impl Claimed {
@@ -301,8 +360,9 @@ impl Claimed {
         }
         let family = sockopt::socket_domain(&socket).map_err(broken)?;
         let said = record.addr.bound;
+        let is_passed = record.origin.is_some();
         let bound = match (said.strip_prefix("unix:"), record.file) {
-            (Some(path), Some(file)) if family == AddressFamily::UNIX => {
+            (Some(path), file) if family == AddressFamily::UNIX && file.is_some() != is_passed => {
                 let path = PathBuf::from(path);
                 Bound::Unix { path, file }
             }
@@ -317,9 +377,45 @@ impl Claimed {
         }
         Ok(Claimed {
             requested,
+            origin: record.origin,
             bound,
             socket,
+            is_inherited: true,
         })
+    }
+
+    /// A listening stream socket that systemd has passed by this name.
+    fn passed(name: &str, socket: OwnedFd) -> Result<Self> {
+        let name = format!("{PASSED}{name}");
+        let broken = |errno: Errno| Error::adopt(&name, errno);
+        let bound = match sockopt::socket_domain(&socket).map_err(broken)? {
+            AddressFamily::INET | AddressFamily::INET6 => {
+                bind::prepare_tcp(&socket).map_err(broken)?;
+                Bound::Tcp(local_address(&socket).map_err(broken)?)
+            }
+            AddressFamily::UNIX => {
+                let address = rustix::net::getsockname(&socket).map_err(broken)?;
+                let address = SocketAddrUnix::try_from(address).map_err(broken)?;
+                let path = unix_path(&address);
+                let path = path.ok_or_else(|| Error::adopt(&name, "it is not bound to a path"))?;
+                Bound::Unix { path, file: None }
+            }
+            _ => return Err(Error::adopt(&name, "it is neither TCP nor UNIX")),
+        };
+        // systemd passes sockets in blocking mode, unless it is told otherwise.
+        rustix::io::ioctl_fionbio(&socket, true).map_err(broken)?;
+        Ok(Claimed {
+            requested: name.clone(),
+            origin: Some(name),
+            bound,
+            socket,
+            is_inherited: false,
+        })
+    }
+
+    /// Listens on it, as asked for by these words.
+    fn listener(self, requested: &str, name: &str) -> Result<Rc<Listener>> {
+        Listener::called(requested, name, self.origin, self.bound, self.socket)
     }
 
     fn is_meant_by(&self, address: &Address, resolved: &Resolved) -> bool {
@@ -331,7 +427,8 @@ impl Claimed {
             }
             (Bound::Tcp(bound), Resolved::Tcp(candidates)) => candidates.contains(bound),
             (Bound::Unix { path, .. }, Resolved::Unix(wanted)) => path == wanted,
-            (Bound::Tcp(_), Resolved::Unix(_)) | (Bound::Unix { .. }, Resolved::Tcp(_)) => false,
+            (Bound::Tcp(_), Resolved::Unix(_) | Resolved::Passed)
+            | (Bound::Unix { .. }, Resolved::Tcp(_) | Resolved::Passed) => false,
         }
     }
 }
@@ -339,6 +436,22 @@ impl Claimed {
 fn take<T>(from: &mut Vec<T>, wanted: impl Fn(&T) -> bool) -> Option<T> {
     let position = from.iter().position(wanted)?;
     Some(from.remove(position))
+}
+
+fn take_all<T>(from: &mut Vec<T>, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+    let (taken, left) = std::mem::take(from).into_iter().partition(wanted);
+    *from = left;
+    taken
+}
+
+/// The path, or an abstract name with an `@` in front.
+fn unix_path(address: &SocketAddrUnix) -> Option<PathBuf> {
+    let path = match (address.path_bytes(), address.abstract_name()) {
+        (Some(path), _) => path.to_vec(),
+        (None, Some(name)) => [b"@", name].concat(),
+        (None, None) => return None,
+    };
+    Some(PathBuf::from(OsString::from_vec(path)))
 }
 
 fn local_address(socket: &OwnedFd) -> std::result::Result<SocketAddr, Errno> {

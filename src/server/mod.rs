@@ -204,6 +204,7 @@ impl Server {
     /// | `:8000` | every interface, IPv6 and IPv4 |
     /// | `localhost:8000` | the first address of that host that can be bound |
     /// | `unix:/run/api.sock` | a UNIX stream socket; a stale file is replaced, a live one refused |
+    /// | `systemd:web` | every listening stream socket that systemd has passed to this service under this name, see [under systemd](crate#under-systemd) |
     ///
     /// Port 0 stands for a port that the system chooses; it stays the same over
     /// restarts. A successor that asks for other addresses than its

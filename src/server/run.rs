@@ -5,6 +5,8 @@
 //! lifecycle changes; effects never wait, so everything that one step does
 //! happens in one tick of the executor.
 
+mod supervision;
+
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
@@ -33,6 +35,7 @@ use crate::listener::{Address, BACKLOG, ListenerSet};
 use crate::pid_file::PidFile;
 use crate::roster::Roster;
 use crate::status::Status;
+use crate::supervisor::Supervisor;
 use crate::transition::{HandoverSummary, Transition};
 
 /// Starts up, serves, and returns when the process is to exit.
@@ -85,6 +88,7 @@ pub(super) async fn run(
             None => State::Serving,
         },
         number,
+        supervisor: Supervisor::find(startup.predecessor.as_ref().map(Predecessor::pid)),
         invocation,
         reloads,
         stops,
@@ -187,6 +191,7 @@ struct Running {
     state: State,
     /// The generation.
     number: u64,
+    supervisor: Supervisor,
     invocation: Invocation,
     reloads: Signals,
     stops: Stops,
@@ -237,6 +242,7 @@ impl Running {
         let sweep = self.executor.spawn(async move { roster.sweep().await });
         if self.predecessor.as_ref().is_some_and(Predecessor::is_gone) {
             self.adoption.retire_notes();
+            self.inherit_supervisor();
             self.pending.push_back(Event::Proven);
         }
         self.roster.reserve(self.adoption.expected());
@@ -247,6 +253,7 @@ impl Running {
             std::process::id(),
             self.listeners
         );
+        self.supervisor.ready(self.serving());
         self.tell(None, None);
         while self.state != State::Exited {
             let event = future::poll_fn(|cx| self.poll_event(cx)).await;
@@ -291,6 +298,7 @@ impl Running {
             self.perform(*effect, event);
         }
         self.state = after;
+        self.announce_return(before);
         if before.phase() != after.phase() || self.failure.is_some() {
             self.tell(Some(before.phase()), None);
         }
@@ -319,6 +327,7 @@ impl Running {
         if let Some(event) = self.poll_handover(cx) {
             return Poll::Ready(event);
         }
+        self.supervisor.poll(cx);
         // A successor that has something of ours and does not say so may hang:
         // nobody is proven meanwhile.
         let is_proving = !self
@@ -344,7 +353,12 @@ impl Running {
                             cx.waker().wake_by_ref();
                         }
                     }
-                    _ => return Poll::Ready(Event::Drained),
+                    _ => {
+                        let has_successor = self.successor.is_some();
+                        if self.supervisor.poll_alone(has_successor, cx).is_ready() {
+                            return Poll::Ready(Event::Drained);
+                        }
+                    }
                 }
             }
         }
@@ -449,6 +463,7 @@ impl Running {
                         self.expect_no_more();
                     }
                     self.adoption.retire_notes();
+                    self.inherit_supervisor();
                     if self.state.is_unproven() {
                         return Some(Event::Proven);
                     }
@@ -486,6 +501,8 @@ impl Running {
         match handover.poll(successor, more_may_come, cx) {
             Poll::Ready(Progress::Settled(summary)) => {
                 log::info!("{successor} has what could move: {summary}");
+                self.supervisor
+                    .status(format_args!("{summary}; {successor} serves on probation"));
                 self.tell(Some(self.state.phase()), Some(summary));
                 // It goes on, for those that are still busy.
                 cx.waker().wake_by_ref();
@@ -501,6 +518,7 @@ impl Running {
 
     fn perform(&mut self, effect: Effect, event: Event) {
         log::trace!("{}performing {effect:?}", self.peer());
+        self.announce(effect);
         self.perform_quietly(effect, event);
         log::trace!("{}performed {effect:?}", self.peer());
     }

@@ -13,6 +13,7 @@
 )]
 
 mod abuse;
+mod activation;
 mod bad_predecessor;
 mod bad_successor;
 mod clients;
@@ -32,5 +33,7 @@ mod patience;
 mod proxy;
 mod restart;
 mod signals;
+mod supervisor;
+mod systemd;
 mod tidy;
 mod upgrade;

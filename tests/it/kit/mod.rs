@@ -20,10 +20,12 @@ mod false_successor;
 mod far_end;
 mod load;
 mod log;
+mod notify;
 mod page;
 mod process;
 mod program;
 mod service;
+mod systemd;
 mod tether;
 
 use std::time::Duration;
@@ -39,10 +41,12 @@ pub(crate) use self::false_successor::FalseSuccessor;
 pub(crate) use self::far_end::FarEnd;
 pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;
+pub(crate) use self::notify::NotifySocket;
 pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
 pub(crate) use self::program::{Program, Running};
 pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::systemd::Systemd;
 pub(crate) use self::tether::Tether;
 
 /// How long a test waits for a fact before it gives up.

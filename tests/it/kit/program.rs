@@ -21,7 +21,18 @@ use super::{End, Log, Process};
 pub(super) const REQUIRED: &str = "HEIRLOOM_REQUIRE_CLIENTS";
 
 /// The programs that there are tests for.
-const KNOWN: [&str; 6] = ["ab", "chromium", "curl", "haproxy", "node", "python3"];
+const KNOWN: [&str; 10] = [
+    "ab",
+    "chromium",
+    "curl",
+    "haproxy",
+    "node",
+    "nsenter",
+    "python3",
+    "systemctl",
+    "systemd",
+    "unshare",
+];
 
 /// A program that may or may not be installed.
 pub(crate) struct Program {
@@ -66,19 +77,7 @@ impl Program {
             }
             return Some(Program { name, command });
         }
-        let mut required = required.split_whitespace();
-        assert!(
-            !required.any(|word| word == "all" || word == name),
-            "{name} is not installed, and {REQUIRED} requires it"
-        );
-        let test = thread::current();
-        let line = format!(
-            "skipped: {} needs {name}, which is not installed\n",
-            test.name().unwrap_or_default()
-        );
-        // Not `eprintln!`, whose words the test harness keeps to itself when a
-        // test passes.
-        io::stderr().write_all(line.as_bytes()).unwrap();
+        skip(name, &format!("{name}, which is not installed"));
         None
     }
 
@@ -87,6 +86,12 @@ impl Program {
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Self {
         self.command.args(arguments);
+        self
+    }
+
+    /// Runs it with these variables and no others.
+    pub(super) fn only_environment(mut self, variables: &[(&str, &str)]) -> Self {
+        self.command.env_clear().envs(variables.iter().copied());
         self
     }
 
@@ -145,22 +150,61 @@ impl Running {
         input.write_all(text.as_bytes()).unwrap();
     }
 
+    pub(super) fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// How it has ended, if it has.
+    pub(super) fn has_ended(&self) -> Option<End> {
+        (!self.process.is_alive()).then(|| self.process.wait_exit())
+    }
+
     /// Ends its input and waits until it exits, which must be with status 0.
-    pub(crate) fn finish(mut self) -> Written {
+    pub(crate) fn finish(self) -> Written {
+        let name = self.name;
+        let (end, written) = self.finish_somehow();
+        assert_eq!(end, End::Exit(0), "the end of {name}: {}", written.errors);
+        written
+    }
+
+    /// Ends its input and waits until it exits, in whatever way.
+    pub(super) fn finish_somehow(mut self) -> (End, Written) {
         self.input = None;
         let end = self.process.wait_exit();
-        assert_eq!(end, End::Exit(0), "the end of {}", self.name);
         // Processes it has left behind would keep the pipes open.
         let _ = kill_process_group(self.group, Signal::KILL);
         let text = |log: &Log| {
             log.wait_for_end();
             log.lines_with("").join("\n")
         };
-        Written {
+        let written = Written {
             output: text(&self.output),
             errors: text(&self.errors),
-        }
+        };
+        (end, written)
     }
+}
+
+/// Says that a test is skipped, or fails where `name` is required.
+pub(super) fn skip(name: &str, need: &str) {
+    let required = env::var(REQUIRED).unwrap_or_default();
+    let mut required = required.split_whitespace();
+    assert!(
+        !required.any(|word| word == "all" || word == name),
+        "the test needs {need}, and {REQUIRED} requires {name}"
+    );
+    say_skipped(need);
+}
+
+pub(super) fn say_skipped(need: &str) {
+    let test = thread::current();
+    let line = format!(
+        "skipped: {} needs {need}\n",
+        test.name().unwrap_or_default()
+    );
+    // Not `eprintln!`, whose words the test harness keeps to itself when a
+    // test passes.
+    io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 impl Drop for Running {

@@ -23,8 +23,11 @@ use super::binary::starting_a_process;
 use super::log::Place;
 use super::process::End;
 use super::program::REQUIRED;
+use super::systemd::ROOT;
 use super::tether::TETHER;
-use super::{Address, Answer, Binary, Client, Config, Log, PATIENCE, Process, example};
+use super::{
+    Address, Answer, Binary, Client, Config, Log, NotifySocket, PATIENCE, Process, example,
+};
 
 /// How a service is started.
 pub(crate) struct Launch {
@@ -37,6 +40,8 @@ pub(crate) struct Launch {
     binary: Option<Binary>,
     directory: Option<PathBuf>,
     environment: Vec<(String, String)>,
+    /// What a shell does before it becomes the program.
+    prelude: Option<String>,
     stdin: Stdio,
 }
 
@@ -51,6 +56,7 @@ impl Launch {
             binary: None,
             directory: None,
             environment: Vec::new(),
+            prelude: None,
             stdin: Stdio::null(),
         }
     }
@@ -109,6 +115,18 @@ impl Launch {
         self
     }
 
+    /// Has what happens told to a supervisor.
+    pub(crate) fn supervised_by(self, supervisor: &NotifySocket) -> Self {
+        self.environment("NOTIFY_SOCKET", supervisor.name())
+    }
+
+    /// Has a shell do this before it becomes the program, which then has the
+    /// process ID that the shell calls `$$`.
+    pub(crate) fn prelude(mut self, commands: &str) -> Self {
+        self.prelude = Some(commands.to_owned());
+        self
+    }
+
     pub(crate) fn stdin(mut self, stdin: impl Into<OwnedFd>) -> Self {
         self.stdin = Stdio::from(stdin.into());
         self
@@ -156,7 +174,17 @@ impl Launch {
         let arguments = self.arguments.clone();
         let arguments =
             arguments.unwrap_or_else(|| vec!["--config".into(), config_path.clone().into()]);
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.prelude {
+            None => Command::new(&self.program),
+            Some(prelude) => {
+                let mut shell = Command::new("/bin/sh");
+                shell
+                    .arg("-c")
+                    .arg(format!("{prelude}; exec \"$0\" \"$@\""));
+                shell.arg(&self.program);
+                shell
+            }
+        };
         command
             .args(arguments)
             .envs(self.environment)
@@ -606,7 +634,7 @@ fn write_anew(path: &Path, text: &str) {
 }
 
 /// The pid with which each line of the `api` example begins: `api[1234] …`.
-fn pid_in(line: &str) -> i32 {
+pub(super) fn pid_in(line: &str) -> i32 {
     let pid = line
         .strip_prefix("api[")
         .and_then(|rest| rest.split_once(']'));
@@ -621,7 +649,8 @@ pub(super) fn adopt_orphans() {
     ONCE.call_once(|| {
         set_child_subreaper(Some(getpid())).unwrap();
         for (name, _) in env::vars_os() {
-            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && name != REQUIRED;
+            let is_ours = name == REQUIRED || name == ROOT;
+            let strange = name.to_string_lossy().starts_with("HEIRLOOM_") && !is_ours;
             assert!(!strange, "{} must not be set for the tests", name.display());
         }
     });

@@ -1,0 +1,336 @@
+//! The service under a real systemd.
+//!
+//! Each test has a systemd of its own ([`Systemd`]); where that is impossible
+//! it says so and is skipped.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::kit::{Address, Client, Config, Systemd};
+
+/// The unit that the project ships, with the paths of this test.
+fn shipped_unit(systemd: &Systemd) -> String {
+    let unit = include_str!("../../examples/heirloom.service");
+    let command = "/usr/local/bin/api --config /etc/api.toml";
+    assert!(unit.contains(command));
+    unit.replace(command, &systemd.api_command())
+}
+
+/// A unit with these lines beside the commands that start and stop it.
+fn unit(systemd: &Systemd, lines: &str) -> String {
+    let shipped = shipped_unit(systemd);
+    let commands = shipped
+        .lines()
+        .filter(|line| line.starts_with("ExecStart=") || line.starts_with("ExecStop="));
+    let commands = commands.collect::<Vec<_>>().join("\n");
+    format!("[Service]\nType=notify\n{commands}\n{lines}\n")
+}
+
+/// Checks that systemd and the service agree on who serves.
+fn assert_main(systemd: &Systemd, client: &mut Client, generation: u64) {
+    let answer = client.get("/").unwrap();
+    assert_eq!(answer.generation(), generation);
+    let unit = systemd.show("api");
+    assert_eq!(unit["MainPID"], answer.pid().to_string());
+    assert_eq!(unit["ActiveState"], "active");
+    assert_eq!(unit["NRestarts"], "0", "systemd has restarted it");
+}
+
+/// Checks that systemd has ended the service without a complaint.
+fn assert_ended_well(systemd: &Systemd) {
+    let unit = systemd.show("api");
+    assert_eq!(unit["ActiveState"], "inactive");
+    assert_eq!(unit["Result"], "success");
+    for complaint in [
+        "api.service: Got notification",
+        "api.service: Failed",
+        "timed out",
+    ] {
+        assert_eq!(systemd.log().lines_with(complaint), [""; 0]);
+    }
+}
+
+#[test]
+fn the_unit_that_is_shipped_starts_reloads_five_times_and_stops() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.install_api(&Config::new().default_probation(), &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    assert_eq!(systemd.show("api")["NotifyAccess"], "main");
+    for generation in 1..=5 {
+        assert_main(&systemd, &mut client, generation);
+        systemd.systemctl(&["reload", "api"]);
+        systemd.wait_end_of_generation(generation);
+    }
+    assert_main(&systemd, &mut client, 6);
+    let status = &systemd.show("api")["StatusText"];
+    assert!(status.starts_with("generation 6 serves on "), "{status}");
+    systemd.systemctl(&["stop", "api"]);
+    assert!(client.get("/").is_err());
+    assert_ended_well(&systemd);
+}
+
+#[test]
+fn a_reload_that_fails_changes_nothing_and_the_status_says_why() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.install_api(&Config::new(), &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    systemd.configure(&Config::new().fault("bad-config"));
+    for _ in 0..2 {
+        let place = systemd.journal().here();
+        systemd.systemctl(&["reload", "api"]);
+        systemd.journal().wait_for_after(place, "restart failed: ");
+        // Told after the supervisor has been told.
+        systemd
+            .journal()
+            .wait_for_after(place, "generation 1 is serving on ");
+        assert_main(&systemd, &mut client, 1);
+        let status = &systemd.show("api")["StatusText"];
+        assert!(status.contains("asks for a malformed"), "{status}");
+    }
+    systemd.configure(&Config::new());
+    systemd.systemctl(&["reload", "api"]);
+    systemd.wait_end_of_generation(1);
+    assert_main(&systemd, &mut client, 2);
+}
+
+/// `systemctl reload` fails if a command of `ExecReload=` does, and only then:
+/// the service itself has no word for it. Here a script is that command, and
+/// learns the outcome from the log.
+#[test]
+fn a_reload_command_that_knows_the_outcome_makes_reload_fail() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let outcome = systemd.dir().join("outcome");
+    let mut pipe = systemd.make_pipe(&outcome);
+    let reload = format!(
+        "ExecReload=/bin/kill -HUP $MAINPID\n\
+         ExecReload=/bin/sh -c 'read outcome < {}; exit $outcome'",
+        outcome.display()
+    );
+    systemd.install_api(&Config::new(), &unit(&systemd, &reload));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+
+    systemd.configure(&Config::new().fault("bad-config"));
+    let reload = systemd.begin_systemctl(&["reload", "api"]);
+    systemd.journal().wait_for("restart failed: ");
+    pipe.write_all(b"7\n").unwrap();
+    assert!(!reload.finish().is_success);
+    assert_main(&systemd, &mut client, 1);
+
+    systemd.configure(&Config::new());
+    let reload = systemd.begin_systemctl(&["reload", "api"]);
+    systemd.wait_end_of_generation(1);
+    pipe.write_all(b"0\n").unwrap();
+    assert!(reload.finish().is_success);
+    assert_main(&systemd, &mut client, 2);
+}
+
+#[test]
+fn notify_reload_returns_when_the_successor_serves_and_says_why_it_does_not() {
+    let Some(systemd) = Systemd::of_version(253) else {
+        return;
+    };
+    let unit = unit(&systemd, "").replace("Type=notify", "Type=notify-reload");
+    systemd.install_api(&Config::new().probation_ms(100), &unit);
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    for generation in 1..=5 {
+        assert_main(&systemd, &mut client, generation);
+        systemd.systemctl(&["reload", "api"]);
+    }
+    systemd.configure(&Config::new().fault("bad-config"));
+    // It has no way to fail.
+    systemd.systemctl(&["reload", "api"]);
+    assert_main(&systemd, &mut client, 6);
+    let status = &systemd.show("api")["StatusText"];
+    assert!(status.contains("asks for a malformed"), "{status}");
+    systemd.configure(&Config::new());
+    systemd.systemctl(&["reload", "api"]);
+    assert_main(&systemd, &mut client, 7);
+    systemd.systemctl(&["stop", "api"]);
+    assert_ended_well(&systemd);
+}
+
+#[test]
+fn a_stop_waits_for_requests_of_every_generation() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.install_api(&Config::new(), &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let mut clients = Vec::new();
+    for generation in 1..=3 {
+        let mut client = systemd.connect(generation);
+        client.begin_post("/echo", 5).unwrap();
+        clients.push(client);
+        // What has been sent must have been read before the process drains.
+        systemd.connect(generation).get("/").unwrap();
+        if generation < 3 {
+            systemd.systemctl(&["reload", "api"]);
+            systemd.wait_generation(generation + 1);
+        }
+    }
+    systemd.wait_main_of_generation(3);
+    let stop = systemd.begin_systemctl(&["stop", "api"]);
+    systemd.journal().wait_for("generation 3 is draining");
+    // The youngest is done first, which is when systemd would lose patience.
+    for generation in (1..=3).rev() {
+        let mut client = clients.pop().unwrap();
+        client.send("bonus").unwrap();
+        assert_eq!(client.answer().unwrap().generation(), generation);
+    }
+    assert!(stop.finish().is_success);
+    assert_ended_well(&systemd);
+}
+
+/// systemd would kill at once what was not its own child when it became the
+/// main process, but for the unit's `ExecStop=`.
+#[test]
+fn a_stop_after_a_reload_cuts_no_request() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    systemd.install_api(&Config::new(), &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let mut held = systemd.connect(1);
+    held.begin_post("/echo", 5).unwrap();
+    systemd.connect(1).get("/").unwrap();
+    systemd.systemctl(&["reload", "api"]);
+    systemd.wait_main_of_generation(2);
+    let mut client = systemd.connect(2);
+    assert_main(&systemd, &mut client, 2);
+    systemd.log().wait_for("which is not our child");
+    held.send("bonus").unwrap();
+    held.answer().unwrap();
+    systemd.wait_end_of_generation(1);
+
+    client.begin_post("/echo", 5).unwrap();
+    systemd.connect(2).get("/").unwrap();
+    let stop = systemd.begin_systemctl(&["stop", "api"]);
+    systemd.journal().wait_for("generation 2 is draining");
+    client.send("bonus").unwrap();
+    assert_eq!(client.answer().unwrap().generation(), 2);
+    assert!(stop.finish().is_success);
+    assert_ended_well(&systemd);
+}
+
+#[test]
+fn a_drain_may_take_longer_than_systemd_would_wait() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let config = Config::new().limit("handler_timeout_ms", 60_000);
+    systemd.install_api(&config, &unit(&systemd, "TimeoutStopSec=1"));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    client
+        .send("GET /slow?ms=2500 HTTP/1.1\r\nhost: test\r\n\r\n")
+        .unwrap();
+    systemd.connect(1).get("/").unwrap();
+    systemd.systemctl(&["stop", "api"]);
+    assert_eq!(client.answer().unwrap().status, 200);
+    assert_ended_well(&systemd);
+}
+
+#[test]
+fn a_process_that_hangs_is_noticed_by_the_watchdog_in_every_generation() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let lines =
+        "WatchdogSec=1\nExecReload=/bin/kill -HUP $MAINPID\nRestart=on-failure\nRestartSec=0";
+    systemd.install_api(&Config::new(), &unit(&systemd, lines));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    systemd.systemctl(&["reload", "api"]);
+    systemd.wait_end_of_generation(1);
+    // Longer than the watchdog waits.
+    client.get("/slow?ms=2500").unwrap();
+    assert_main(&systemd, &mut client, 2);
+    systemd.systemctl(&["kill", "--kill-who=main", "--signal=STOP", "api"]);
+    systemd.log().wait_for("api.service: Watchdog timeout");
+    client.wait_for_end();
+    systemd.log().wait_for("api.service: Scheduled restart job");
+}
+
+#[test]
+fn a_main_process_that_dies_after_restarts_is_replaced_by_systemd() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let lines = "ExecReload=/bin/kill -HUP $MAINPID\nRestart=on-failure\nRestartSec=0";
+    systemd.install_api(&Config::new(), &unit(&systemd, lines));
+    systemd.systemctl(&["start", "api"]);
+    systemd.wait_generation(1);
+    systemd.systemctl(&["reload", "api"]);
+    systemd.wait_end_of_generation(1);
+    let place = systemd.journal().here();
+    systemd.systemctl(&["kill", "--kill-who=main", "--signal=KILL", "api"]);
+    systemd
+        .journal()
+        .wait_for_after(place, "generation 1 is serving on ");
+    assert_eq!(systemd.show("api")["NRestarts"], "1");
+}
+
+/// Sockets that systemd opens: of two names, two of one name, in a directory
+/// and without a file.
+#[test]
+fn passed_sockets_survive_restarts_and_start_the_service_again() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let path = |name: &str| systemd.dir().join(name);
+    let [web, more, admin] = ["web.sock", "more.sock", "admin.sock"].map(path);
+    let config = Config::on(&["systemd:web", "127.0.0.1:0", "systemd:admin"]);
+    let lines = "ExecReload=/bin/kill -HUP $MAINPID\nSockets=web.socket admin.socket";
+    systemd.install_api(&config, &unit(&systemd, lines));
+    let socket = |name: &str, streams: &[&Path]| {
+        let mut unit = format!("[Socket]\nFileDescriptorName={name}\nService=api.service\n");
+        for stream in streams {
+            writeln!(unit, "ListenStream={}", stream.display()).unwrap();
+        }
+        systemd.install(&format!("{name}.socket"), &unit);
+    };
+    socket("web", &[&web, &more]);
+    socket("admin", &[&admin]);
+    systemd.systemctl(&["start", "web.socket", "admin.socket"]);
+    assert_eq!(systemd.show("api")["ActiveState"], "inactive");
+
+    // The first connection starts the service.
+    let unix = |path: &Path| Address::Unix(path.to_owned());
+    let mut client = Client::connect(&unix(&more)).unwrap();
+    assert_main(&systemd, &mut client, 1);
+    let addresses = systemd.wait_generation(1);
+    assert_eq!(addresses.len(), 4);
+    for path in [&web, &more, &admin] {
+        assert!(addresses.contains(&unix(path)), "{addresses:?}");
+    }
+    for generation in 1..=3 {
+        for address in &addresses {
+            let answer = Client::connect(address).unwrap().get("/").unwrap();
+            assert_eq!(answer.generation(), generation, "{address}");
+        }
+        assert_main(&systemd, &mut client, generation);
+        systemd.systemctl(&["reload", "api"]);
+        systemd.wait_end_of_generation(generation);
+        assert_eq!(systemd.wait_generation(generation + 1), addresses);
+    }
+    systemd.systemctl(&["stop", "api"]);
+    assert_ended_well(&systemd);
+    // The sockets are still there, and start it again.
+    let place = systemd.journal().here();
+    let mut client = Client::connect(&unix(&admin)).unwrap();
+    assert_eq!(client.get("/").unwrap().generation(), 1);
+    systemd
+        .journal()
+        .wait_for_after(place, "generation 1 is serving on ");
+}
