@@ -4,7 +4,7 @@
 use rustix::process::{Signal, kill_process_group};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::kit::{Client, Config, End, Launch, NotifySocket, Process, Service};
+use crate::kit::{Client, Config, End, Launch, NotifySocket, Process, Service, Whom};
 
 const RELOADING: &[&str] = &["RELOADING=1", "EXTEND_TIMEOUT_USEC=15000000"];
 const STOPPING: &[&str] = &["STOPPING=1", "EXTEND_TIMEOUT_USEC=15000000"];
@@ -93,7 +93,7 @@ fn each_restart_is_told_by_the_predecessor_and_the_stop_by_the_last_one() {
 
 #[test]
 fn how_many_connections_move_is_told() {
-    let (supervisor, service) = start(Config::new().default_probation());
+    let (supervisor, service) = start(Config::new().probation_ms(2_000));
     let predecessor = service.current();
     let clients: Vec<Client> = (0..12).map(|_| service.settle()).collect();
     let successor = service.restart_to_the_end();
@@ -295,6 +295,24 @@ fn a_successor_that_is_stopped_on_probation_tells_it_when_it_is_believed() {
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
     successor.wait_exit();
     assert!(supervisor.rest().is_empty());
+}
+
+/// Whatever the successor says from then on, it has been named before.
+#[test]
+fn the_main_process_is_named_before_it_is_told_that_it_is_proven() {
+    let config = Config::new().kill(1, "sent `proven`", Whom::Itself);
+    let (supervisor, service) = start(config.no_hand_over());
+    let predecessor = service.current();
+    let successor = service.restart();
+    assert_eq!(predecessor.wait_exit(), End::Killed(9));
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, RELOADING);
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, &[]);
+    assert_retires(&supervisor, &predecessor, &successor);
+    assert_inherits(&supervisor, &successor, 2);
 }
 
 #[test]

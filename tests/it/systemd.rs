@@ -162,34 +162,56 @@ fn notify_reload_returns_when_the_successor_serves_and_says_why_it_does_not() {
 
 #[test]
 fn a_stop_waits_for_requests_of_every_generation() {
-    let Some(systemd) = Systemd::start() else {
-        return;
-    };
-    systemd.install_api(&Config::new(), &shipped_unit(&systemd));
+    if let Some(systemd) = Systemd::start() {
+        let unit = shipped_unit(&systemd);
+        stop_with_two_generations_busy(&systemd, &unit);
+    }
+}
+
+/// Then every process gets a signal, and those that are left when the main one
+/// has exited get another one.
+#[test]
+fn a_stop_without_a_command_waits_for_requests_of_every_generation() {
+    if let Some(systemd) = Systemd::start() {
+        let unit = shipped_unit(&systemd).replace("\nExecStop=", "\n# ExecStop=");
+        stop_with_two_generations_busy(&systemd, &unit);
+    }
+}
+
+/// The one between the oldest and the youngest has nothing to do.
+fn stop_with_two_generations_busy(systemd: &Systemd, unit: &str) {
+    systemd.install_api(&Config::new(), unit);
     systemd.systemctl(&["start", "api"]);
-    let mut clients = Vec::new();
-    for generation in 1..=3 {
+    let busy = |generation| {
         let mut client = systemd.connect(generation);
         client.begin_post("/echo", 5).unwrap();
-        clients.push(client);
         // What has been sent must have been read before the process drains.
         systemd.connect(generation).get("/").unwrap();
-        if generation < 3 {
-            systemd.systemctl(&["reload", "api"]);
-            systemd.wait_generation(generation + 1);
-        }
+        client
+    };
+    let mut oldest = busy(1);
+    for generation in 1..=2 {
+        systemd.systemctl(&["reload", "api"]);
+        systemd.wait_main_of_generation(generation + 1);
     }
-    systemd.wait_main_of_generation(3);
+    let mut youngest = busy(3);
     let stop = systemd.begin_systemctl(&["stop", "api"]);
     systemd.journal().wait_for("generation 3 is draining");
-    // The youngest is done first, which is when systemd would lose patience.
-    for generation in (1..=3).rev() {
-        let mut client = clients.pop().unwrap();
-        client.send("bonus").unwrap();
-        assert_eq!(client.answer().unwrap().generation(), generation);
+    let place = systemd.journal().here();
+    youngest.send("bonus").unwrap();
+    assert_eq!(youngest.answer().unwrap().generation(), 3);
+    drop(youngest);
+    systemd
+        .journal()
+        .wait_for_after(place, "waiting for the predecessor to exit");
+    // If it exited now, systemd would act on that before it answers.
+    for _ in 0..5 {
+        assert_eq!(systemd.show("api")["ActiveState"], "deactivating");
     }
+    oldest.send("bonus").unwrap();
+    assert_eq!(oldest.answer().unwrap().generation(), 1);
     assert!(stop.finish().is_success);
-    assert_ended_well(&systemd);
+    assert_ended_well(systemd);
 }
 
 /// systemd would kill at once what was not its own child when it became the

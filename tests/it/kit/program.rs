@@ -154,9 +154,8 @@ impl Running {
         &self.process
     }
 
-    /// How it has ended, if it has.
-    pub(super) fn has_ended(&self) -> Option<End> {
-        (!self.process.is_alive()).then(|| self.process.wait_exit())
+    pub(super) fn has_ended(&self) -> bool {
+        !self.process.is_alive()
     }
 
     /// Ends its input and waits until it exits, which must be with status 0.

@@ -105,6 +105,9 @@ impl Command {
 
 impl Systemd {
     /// Starts one; `None` if that is impossible here, and said.
+    ///
+    /// It takes the rights of root, for one thing. Whatever the reason, it is
+    /// a failure where clients are required.
     pub(crate) fn start() -> Option<Self> {
         const NAME: &str = "systemd";
         let root = env::var_os(ROOT).map(PathBuf::from);
@@ -159,15 +162,11 @@ impl Systemd {
             {
                 break;
             }
-            if let Some(end) = namespace.has_ended() {
+            if namespace.has_ended() {
                 let reason = namespace.errors().lines_with("").join(", ");
                 drop(namespace);
                 remove(&groups);
-                assert_eq!(end, End::Exit(77), "systemd does not start: {reason}");
-                skip(
-                    NAME,
-                    &format!("rights that this machine does not give: {reason}"),
-                );
+                skip(NAME, &format!("a systemd of its own: {reason}"));
                 return None;
             }
             assert!(Instant::now() < deadline, "systemd does not become ready");

@@ -3,10 +3,9 @@
 # of the test, and the control groups to make.
 set -u
 
-# Told apart from every other failure.
 cannot() {
     echo "cannot $1" >&2
-    exit 77
+    exit 1
 }
 
 root=$1 base=$2
@@ -38,5 +37,5 @@ exec chroot "${root:-/}" /bin/sh -c '
         fi
     done
     echo "cannot find systemd" >&2
-    exit 77
+    exit 1
 '
