@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_io::Timer;
+use async_io::{Async, Timer};
 use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::process::Resource;
+use rustix::process::{Pid, PidfdFlags, Resource, pidfd_open};
 use smol::future::FutureExt as _;
 
 use super::PREDECESSOR_VARIABLE;
@@ -20,6 +20,10 @@ use crate::listener::ListenerRecord;
 /// How long an answer of the predecessor is waited for. It sends one at once,
 /// so this is the deadline for one that was stopped or hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the end of a predecessor that has closed the channel is waited
+/// for. It may live on, if it has closed nothing else.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// The process that started this one to take over from it.
 ///
@@ -167,6 +171,7 @@ impl Predecessor {
         let mut inheritance = Inheritance::default();
         loop {
             let Some((message, descriptors)) = self.receive(STEP).await? else {
+                self.end().await;
                 return Ok(None);
             };
             let FromPredecessor::Listeners {
@@ -198,6 +203,28 @@ impl Predecessor {
             if !more {
                 return Ok(Some(inheritance));
             }
+        }
+    }
+
+    /// Waits for the end of one that has closed the channel. A process that is
+    /// killed closes its descriptors one after another, so that its listeners
+    /// may be open for longer than its channel; who binds the same addresses
+    /// must not come before that.
+    async fn end(&self) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        // Otherwise it is gone already.
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            && let Ok(pidfd) = Async::new_nonblocking(pidfd)
+        {
+            let ended = async {
+                let _ = pidfd.readable().await;
+            };
+            let patience = async {
+                Timer::after(LAST_BREATH).await;
+            };
+            ended.or(patience).await;
         }
     }
 
