@@ -28,7 +28,9 @@
 //!   begins its generation first.
 //!
 //! [`Status`] tells handlers and background tasks whether the process is
-//! draining; [`Transition`] tells a callback what happens to it.
+//! draining; [`Transition`] tells a callback what happens to it; and from
+//! outside, the command `heirloom` asks at a control socket
+//! ([`Server::control_socket`]) and comes back when a restart is done.
 //!
 //! # What happens when
 //!
@@ -63,6 +65,7 @@
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
+//! | `a control connection of user U is refused …` | somebody else than the user of the service, or root, has found a way to its control socket; told once |
 //! | `cannot accept connections on …` | usually too many open files; told once, tried again until it works |
 //!
 //! # What a successor inherits
@@ -80,6 +83,7 @@
 compile_error!("heirloom relies on pidfd, SCM_RIGHTS and SOCK_SEQPACKET as Linux has them");
 
 mod connection;
+mod control;
 mod error;
 mod generation;
 mod handoff;

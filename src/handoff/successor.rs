@@ -228,16 +228,22 @@ impl Predecessor {
         }
     }
 
-    /// Says that everything is prepared and that there is room for so many
-    /// connections, and waits for the word to accept; with it may come the
-    /// ledger for the connections that follow.
+    /// Says that everything is prepared, that there is room for so many
+    /// connections, and where the control socket is, and waits for the word to
+    /// accept; with it may come the ledger for the connections that follow.
     ///
     /// Returns also when the predecessor is gone: then nobody else accepts.
-    pub(crate) async fn await_serve(&mut self, keeps: Vec<String>, room: usize) -> Result<Commit> {
+    pub(crate) async fn await_serve(
+        &mut self,
+        keeps: Vec<String>,
+        room: usize,
+        control: Option<String>,
+    ) -> Result<Commit> {
         const STEP: &str = "waiting for the word to serve";
         self.send(&FromSuccessor::Ready {
             listeners: keeps,
             room,
+            control,
         });
         let Some((message, mut descriptors)) = self.receive(STEP).await? else {
             return Ok(Commit::default());
