@@ -15,6 +15,7 @@
 mod abuse;
 mod clients;
 mod conformance;
+mod control;
 mod drain;
 mod examples;
 mod failure;

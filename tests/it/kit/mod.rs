@@ -14,6 +14,7 @@
 mod binary;
 mod client;
 mod config;
+mod control;
 mod fake;
 mod load;
 mod log;
@@ -27,9 +28,10 @@ use std::time::Duration;
 
 use smol::future::FutureExt as _;
 
-pub(crate) use self::binary::{Binary, example, rust_files};
+pub(crate) use self::binary::{Binary, command, example, rust_files};
 pub(crate) use self::client::{Address, Answer, Client, Failure};
 pub(crate) use self::config::{Config, Whom};
+pub(crate) use self::control::{Asked, ControlClient, Outcome};
 pub(crate) use self::fake::Fake;
 pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;

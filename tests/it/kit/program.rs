@@ -2,14 +2,17 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
-use super::binary::starting_a_process;
+use super::binary::{command, starting_a_process};
 use super::service::adopt_orphans;
 use super::tether::TETHER;
 use super::{End, Log, Process};
@@ -27,6 +30,7 @@ const KNOWN: [&str; 5] = ["ab", "chromium", "curl", "node", "python3"];
 pub(crate) struct Program {
     name: &'static str,
     command: Command,
+    is_on_terminal: bool,
 }
 
 /// A program that runs, with all the processes it has started.
@@ -64,22 +68,49 @@ impl Program {
             for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
                 command.env_remove(proxy);
             }
-            return Some(Program { name, command });
+            return Some(Program::new(name, command));
         }
         let mut required = required.split_whitespace();
         assert!(
             !required.any(|word| word == "all" || word == name),
             "{name} is not installed, and {REQUIRED} requires it"
         );
+        Program::say_skipped(&format!("{name}, which is not installed"));
+        None
+    }
+
+    /// Says that the test is skipped for want of something.
+    pub(crate) fn say_skipped(want: &str) {
         let test = thread::current();
-        let line = format!(
-            "skipped: {} needs {name}, which is not installed\n",
-            test.name().unwrap_or_default()
-        );
+        let name = test.name().unwrap_or_default();
         // Not `eprintln!`, whose words the test harness keeps to itself when a
         // test passes.
+        let line = format!("skipped: {name} needs {want}\n");
         io::stderr().write_all(line.as_bytes()).unwrap();
-        None
+    }
+
+    /// The command of this crate.
+    pub(crate) fn heirloom() -> Self {
+        Program::at(&command())
+    }
+
+    /// An executable of the tests.
+    pub(crate) fn at(path: &Path) -> Self {
+        Program::new("heirloom", Command::new(path))
+    }
+
+    fn new(name: &'static str, command: Command) -> Self {
+        Program {
+            name,
+            command,
+            is_on_terminal: false,
+        }
+    }
+
+    /// Has it write to a terminal.
+    pub(crate) fn on_terminal(mut self) -> Self {
+        self.is_on_terminal = true;
+        self
     }
 
     pub(crate) fn arguments(
@@ -107,6 +138,11 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        let terminal = self.is_on_terminal.then(|| {
+            let (ours, theirs) = open_terminal();
+            self.command.stdout(theirs);
+            ours
+        });
         let mut child = {
             let _lock = starting_a_process();
             let child = self.command.spawn();
@@ -121,7 +157,13 @@ impl Program {
             output: Log::default(),
             errors: Log::default(),
         };
-        running.output.follow(child.stdout.take().unwrap());
+        // So that its end is that of the program.
+        drop(self.command);
+        match terminal {
+            // What is drawn over begins with it.
+            Some(terminal) => running.output.follow_up_to(b'\r', terminal),
+            None => running.output.follow(child.stdout.take().unwrap()),
+        }
         running.errors.follow(child.stderr.take().unwrap());
         running
     }
@@ -146,21 +188,38 @@ impl Running {
     }
 
     /// Ends its input and waits until it exits, which must be with status 0.
-    pub(crate) fn finish(mut self) -> Written {
+    pub(crate) fn finish(self) -> Written {
+        let name = self.name;
+        let (end, written) = self.end();
+        assert_eq!(end, End::Exit(0), "the end of {name}");
+        written
+    }
+
+    /// Ends its input and waits until it exits.
+    pub(crate) fn end(mut self) -> (End, Written) {
         self.input = None;
         let end = self.process.wait_exit();
-        assert_eq!(end, End::Exit(0), "the end of {}", self.name);
         // Processes it has left behind would keep the pipes open.
         let _ = kill_process_group(self.group, Signal::KILL);
         let text = |log: &Log| {
             log.wait_for_end();
             log.lines_with("").join("\n")
         };
-        Written {
+        let written = Written {
             output: text(&self.output),
             errors: text(&self.errors),
-        }
+        };
+        (end, written)
     }
+}
+
+/// A terminal: our end, and that of the program.
+fn open_terminal() -> (File, File) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).expect("there are terminals");
+    unlockpt(&ours).unwrap();
+    let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+    (ours.into(), theirs.into())
 }
 
 impl Drop for Running {
