@@ -7,6 +7,7 @@
 //! listen = ["127.0.0.1:8000", "unix:/tmp/api.sock"]
 //! greeting = "Hello"
 //! pid_file = "/tmp/api.pid"
+//! control_socket = "/tmp/api.control"
 //! END
 //! $ cargo run --release --example api -- --config /tmp/api.toml
 //!
@@ -19,6 +20,8 @@
 //! $ kill -HUP $(cat /tmp/api.pid)                  # the log says what is wrong, and who serves on
 //! $ sed -i s/greting/greeting/ /tmp/api.toml
 //! $ kill -HUP $(cat /tmp/api.pid)                  # works again
+//! $ cargo run --release -- restart --socket /tmp/api.control   # the same, and waits for the result
+//! $ cargo run --release -- status --socket /tmp/api.control
 //! $ kill -TERM $(cat /tmp/api.pid)                 # finishes what is in flight and exits
 //! ```
 //!
@@ -42,6 +45,7 @@
 //! | `state_kb` | how much state to leave to the successor, besides what `GET /count` counts | 0 |
 //! | `max_state_kb` | how much of it there may be | the library's |
 //! | `pid_file` | where to write the pid | none |
+//! | `control_socket` | where `heirloom status`, `restart` and `stop` reach it | none |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
 //! | `init_ms` | pretend a start-up that takes so long | 0 |
@@ -263,6 +267,9 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     if let Some(path) = config.pid_file {
         server = server.pid_file(path);
     }
+    if let Some(path) = config.control_socket {
+        server = server.control_socket(path);
+    }
     smol::block_on(service.tasks.run(server.serve()))
 }
 
@@ -322,6 +329,7 @@ struct Config {
     state_kb: usize,
     max_state_kb: Option<u64>,
     pid_file: Option<PathBuf>,
+    control_socket: Option<PathBuf>,
     head_timeout_ms: Option<u64>,
     body_timeout_ms: Option<u64>,
     write_timeout_ms: Option<u64>,

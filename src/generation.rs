@@ -1,6 +1,7 @@
 //! This process as a link in a chain of generations.
 
 use std::fmt;
+use std::time::Instant;
 
 use async_signal::{Signal, Signals};
 
@@ -58,6 +59,8 @@ pub struct Generation {
     pub(crate) invocation: Invocation,
     /// SIGHUP, caught from the beginning.
     pub(crate) reloads: Signals,
+    /// When that was.
+    pub(crate) begun: Instant,
 }
 
 impl Generation {
@@ -71,6 +74,7 @@ impl Generation {
     /// the process should exit, as by returning the error from `main`; the
     /// predecessor then goes on serving.
     pub fn begin() -> Result<Self> {
+        let begun = Instant::now();
         activation::seal();
         let reloads = Signals::new([Signal::Hup]).map_err(Error::signals)?;
         let predecessor = Predecessor::find()?;
@@ -83,6 +87,7 @@ impl Generation {
             predecessor,
             invocation,
             reloads,
+            begun,
         })
     }
 

@@ -31,7 +31,8 @@
 //!
 //! [`Status`] tells handlers and background tasks whether the process is
 //! draining, and lets them hold its exit; [`Transition`] tells a callback what
-//! happens to it.
+//! happens to it; and from outside, the command `heirloom` asks at a control
+//! socket ([`Server::control_socket`]) and comes back when a restart is done.
 //!
 //! # What happens when
 //!
@@ -75,6 +76,7 @@
 //! | `nothing is in flight any more; waiting for …` | only under a supervisor: older generations exit first, see below |
 //! | `…, which systemd passed as …, is not asked for` | it stays open, and is there for a successor that asks for it |
 //! | `the supervisor could not be told something` | told once, until it works again |
+//! | `a control connection of user U is refused …` | somebody else than the user of the service, or root, has found a way to its control socket; told once |
 //! | `cannot accept connections on …` | usually too many open files, or that there would be too many for a restart; told once, tried again until it works |
 //!
 //! # What a successor inherits
@@ -122,6 +124,7 @@
 compile_error!("heirloom relies on pidfd, SCM_RIGHTS and SOCK_SEQPACKET as Linux has them");
 
 mod connection;
+mod control;
 mod error;
 mod generation;
 mod handoff;

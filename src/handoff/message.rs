@@ -118,6 +118,9 @@ messages! {
             /// How many connections it can take.
             #[serde(default)]
             room: usize,
+            /// The path of its control socket, if it has one.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            control: Option<String>,
         } = "ready",
         /// It has the first `taken` connections of a batch, and no other.
         Adopted {
@@ -192,6 +195,7 @@ mod tests {
                 },
                 fd: 0,
                 file: None,
+                control: false,
             }],
             more: false,
             state: None,

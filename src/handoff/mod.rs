@@ -11,8 +11,8 @@
 //! |---|---|---|---|
 //! | 0 | `welcome` | predecessor | queued before the successor exists: version, who we are, and the real stdin |
 //! | 1 | `get_listener` | successor | the claim: the configuration is read |
-//! | 2 | `listeners` | predecessor | all listeners, in one or more messages, and with the last a stream of the application's state, if there is one |
-//! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps, and how many connections it can take |
+//! | 2 | `listeners` | predecessor | all listeners, in one or more messages, the control socket marked as such, and with the last a stream of the application's state, if there is one |
+//! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps, how many connections it can take, and the path of its control socket |
 //! | 4 | `serve` | predecessor | the commit: the predecessor no longer accepts, the successor does; with it the ledger |
 //! | 5 | `connections` | predecessor | a batch of connections; there may be any number of them |
 //! | 6 | `adopted` | successor | how many of a batch it has, and how many more it can take |

@@ -87,6 +87,8 @@ pub(crate) enum Report {
         keeps: Vec<String>,
         /// How many connections it can take.
         room: usize,
+        /// The path of its control socket.
+        control: Option<String>,
     },
     Adopted(Receipt),
     Published,
@@ -411,11 +413,19 @@ impl Successor {
                     Report::Claimed
                 })
             }
-            (FromSuccessor::Ready { listeners, room }, Step::AwaitingReadiness) => {
+            (
+                FromSuccessor::Ready {
+                    listeners,
+                    room,
+                    control,
+                },
+                Step::AwaitingReadiness,
+            ) => {
                 self.step = Step::Serving;
                 Some(Report::Ready {
                     keeps: listeners,
                     room,
+                    control,
                 })
             }
             (

@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use async_io::Timer;
+use async_io::{Async, Timer};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
-use rustix::process::Resource;
+use rustix::process::{Pid, PidfdFlags, Resource, pidfd_open};
 use smol::future::FutureExt as _;
 
 use super::PREDECESSOR_VARIABLE;
@@ -21,6 +21,10 @@ use crate::listener::ListenerRecord;
 /// How long an answer of the predecessor is waited for. It sends one at once,
 /// so this is the deadline for one that was stopped or hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the end of a predecessor that has closed the channel is waited
+/// for. It may live on, if it has closed nothing else.
+const LAST_BREATH: Duration = Duration::from_secs(5);
 
 /// The process that started this one to take over from it.
 ///
@@ -168,6 +172,7 @@ impl Predecessor {
         let mut inheritance = Inheritance::default();
         loop {
             let Some((message, descriptors)) = self.receive(STEP).await? else {
+                self.end().await;
                 return Ok(None);
             };
             let FromPredecessor::Listeners {
@@ -202,16 +207,44 @@ impl Predecessor {
         }
     }
 
-    /// Says that everything is prepared and that there is room for so many
-    /// connections, and waits for the word to accept; with it may come the
-    /// ledger for the connections that follow.
+    /// Waits for the end of one that has closed the channel. A process that is
+    /// killed closes its descriptors one after another, so that its listeners
+    /// may be open for longer than its channel; who binds the same addresses
+    /// must not come before that.
+    async fn end(&self) {
+        let Some(pid) = Pid::from_raw(self.pid) else {
+            return;
+        };
+        // Otherwise it is gone already.
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            && let Ok(pidfd) = Async::new_nonblocking(pidfd)
+        {
+            let ended = async {
+                let _ = pidfd.readable().await;
+            };
+            let patience = async {
+                Timer::after(LAST_BREATH).await;
+            };
+            ended.or(patience).await;
+        }
+    }
+
+    /// Says that everything is prepared, that there is room for so many
+    /// connections, and where the control socket is, and waits for the word to
+    /// accept; with it may come the ledger for the connections that follow.
     ///
     /// Returns also when the predecessor is gone: then nobody else accepts.
-    pub(crate) async fn await_serve(&mut self, keeps: Vec<String>, room: usize) -> Result<Commit> {
+    pub(crate) async fn await_serve(
+        &mut self,
+        keeps: Vec<String>,
+        room: usize,
+        control: Option<String>,
+    ) -> Result<Commit> {
         const STEP: &str = "waiting for the word to serve";
         self.send(&FromSuccessor::Ready {
             listeners: keeps,
             room,
+            control,
         });
         let Some((message, mut descriptors)) = self.receive(STEP).await? else {
             return Ok(Commit::default());

@@ -123,6 +123,29 @@ impl Address {
         &self.name
     }
 
+    /// A UNIX socket at `path`; with it comes the path as it is bound.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no socket of that name, or none that can be told in
+    /// JSON.
+    pub(crate) fn of_path(path: &Path) -> Result<(Self, PathBuf)> {
+        let requested = format!("unix:{}", path.display());
+        if path.to_str().is_none() {
+            return Err(Error::address(&requested, "the path is not UTF-8"));
+        }
+        let address = Address::parse(&requested)?;
+        match &address.place {
+            Place::Unix(path) => {
+                let path = path.clone();
+                Ok((address, path))
+            }
+            Place::Socket(_) | Place::Named(..) | Place::Everywhere(_) | Place::Passed => {
+                Err(Error::address(&requested, "it is not a path"))
+            }
+        }
+    }
+
     pub(crate) fn requested(&self) -> &str {
         &self.requested
     }
@@ -192,6 +215,18 @@ mod tests {
         let relative = std::env::current_dir().unwrap().join("x");
         assert_eq!(place("unix:x"), Place::Unix(relative));
         assert_eq!(place("systemd:api.socket"), Place::Passed);
+    }
+
+    #[test]
+    fn a_path_is_an_address_if_it_can_be_told() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let of = |path: &[u8]| Address::of_path(Path::new(std::ffi::OsStr::from_bytes(path)));
+        let (address, path) = of(b"/run/x").unwrap();
+        assert_eq!(address, Address::parse("unix:/run/x").unwrap());
+        assert_eq!(path, Path::new("/run/x"));
+        let error = of(b"/run/caf\xe9").unwrap_err().to_string();
+        assert!(error.contains("not UTF-8"), "{error}");
+        assert!(of(b"").is_err());
     }
 
     #[test]

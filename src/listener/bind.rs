@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 use std::rc::Rc;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, ipproto, socket_with, sockopt,
@@ -20,6 +21,10 @@ use crate::error::{Error, Result};
 /// `net.core.somaxconn`, which is 4096 by default (listen(2)); the 128 of the
 /// standard library overflow in any burst.
 pub(crate) const BACKLOG: usize = 4096;
+
+/// As many as may wait to be heard on a control socket; whoever comes then
+/// waits in `connect`, which costs us nothing.
+const CONTROL_BACKLOG: usize = 64;
 
 /// Binds the first address of those that `address` comes down to that can be
 /// bound, and listens there.
@@ -44,7 +49,7 @@ pub(super) fn bind(address: &Address, resolved: &Resolved) -> Result<Rc<Listener
             Err(Error::bind(address.requested(), failure))
         }
         Resolved::Unix(path) => {
-            let (socket, file) = bind_unix(address, path)?;
+            let (socket, file) = bind_unix(address, path, Access::Everybody)?;
             let (path, file) = (path.clone(), Some(file));
             Listener::new(address, Bound::Unix { path, file }, socket)
         }
@@ -53,6 +58,26 @@ pub(super) fn bind(address: &Address, resolved: &Resolved) -> Result<Rc<Listener
             "systemd has passed no such socket to this service",
         )),
     }
+}
+
+/// Binds a UNIX socket that nobody but its owner can connect to.
+///
+/// # Errors
+///
+/// If it cannot be bound, or if others could connect to it.
+pub(super) fn bind_privately(address: &Address, path: &Path) -> Result<Rc<Listener>> {
+    let (socket, file) = bind_unix(address, path, Access::Owner)?;
+    let path = path.to_owned();
+    let file = Some(file);
+    Listener::new(address, Bound::Unix { path, file }, socket)
+}
+
+/// Who can connect to a UNIX socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Whom the umask and the directory let.
+    Everybody,
+    Owner,
 }
 
 fn bind_tcp(candidate: SocketAddr, address: &Address) -> std::result::Result<OwnedFd, Errno> {
@@ -84,10 +109,20 @@ pub(super) fn prepare_tcp(socket: &OwnedFd) -> std::result::Result<(), Errno> {
     sockopt::set_tcp_nodelay(socket, true)
 }
 
-fn bind_unix(address: &Address, path: &Path) -> Result<(OwnedFd, (u64, u64))> {
+fn bind_unix(address: &Address, path: &Path, access: Access) -> Result<(OwnedFd, (u64, u64))> {
     let wrong = |cause: Errno| Error::bind(address.requested(), cause);
     let name = SocketAddrUnix::new(path).map_err(wrong)?;
     let socket = open(AddressFamily::UNIX, None).map_err(wrong)?;
+    let backlog = match access {
+        Access::Everybody => BACKLOG,
+        Access::Owner => {
+            // The file gets its mode from the socket, less the umask, when it
+            // is made. Not `umask`, which is that of all threads; and not
+            // `chmod` afterwards, because until then others could come in.
+            rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(wrong)?;
+            CONTROL_BACKLOG
+        }
+    };
     match rustix::net::bind(&socket, &name) {
         Ok(()) => {}
         Err(Errno::ADDRINUSE) => {
@@ -96,10 +131,22 @@ fn bind_unix(address: &Address, path: &Path) -> Result<(OwnedFd, (u64, u64))> {
         }
         Err(error) => return Err(wrong(error)),
     }
-    rustix::net::listen(&socket, BACKLOG as i32).map_err(wrong)?;
     let file = file_identity(path)
         .ok_or_else(|| Error::occupied(path, "its socket file was removed at once"))?;
+    // Nobody can have connected before this.
+    if access == Access::Owner && !is_private(path) {
+        let _ = std::fs::remove_file(path);
+        return Err(Error::occupied(
+            path,
+            "its file system lets others connect to it",
+        ));
+    }
+    rustix::net::listen(&socket, backlog as i32).map_err(wrong)?;
     Ok((socket, file))
+}
+
+fn is_private(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|file| file.mode() & 0o077 == 0)
 }
 
 /// Removes the file of a socket on which nobody listens any more.

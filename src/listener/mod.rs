@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use async_io::Async;
@@ -164,6 +164,7 @@ impl Listener {
                 Bound::Tcp(_) => None,
                 Bound::Unix { file, .. } => *file,
             },
+            control: false,
         }
     }
 }
@@ -180,6 +181,9 @@ pub(crate) struct ListenerSet {
     /// kept for a successor that may ask for them, because nobody could open
     /// them again.
     spare: Vec<Rc<Listener>>,
+    /// The control socket, which is passed on like the others and not accepted
+    /// on like them.
+    control: Option<Rc<Listener>>,
 }
 
 impl ListenerSet {
@@ -273,6 +277,35 @@ impl ListenerSet {
         Ok(())
     }
 
+    /// Opens the control socket: adopts the one that was claimed, if that is
+    /// where it is to be, or binds it for its owner alone.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ListenerSet::open`].
+    pub(crate) fn open_control(
+        &mut self,
+        address: &Address,
+        path: &Path,
+        claimed: Option<(ListenerRecord, OwnedFd)>,
+    ) -> Result<Rc<Listener>> {
+        let claimed = claimed.map(|(record, socket)| Claimed::verify(record, socket));
+        // One whose file is gone can be reached by nobody; a restart mends it.
+        let claimed = claimed.transpose()?.filter(|it| it.is_found_at(path));
+        let listener = match claimed {
+            Some(claimed) => {
+                self.adopted.push(claimed.bound.to_string());
+                Listener::new(address, claimed.bound, claimed.socket)?
+            }
+            None => {
+                let listener = bind::bind_privately(address, path)?;
+                self.fresh.push(Rc::clone(&listener));
+                listener
+            }
+        };
+        Ok(Rc::clone(self.control.insert(listener)))
+    }
+
     /// Gives up before anything was accepted: removes the files of UNIX
     /// sockets that were bound by this process.
     pub(crate) fn abandon(&mut self) {
@@ -285,13 +318,19 @@ impl ListenerSet {
         &self.adopted
     }
 
+    /// Where clients are served.
+    pub(crate) fn bound(&self) -> Vec<String> {
+        let bound = |listener: &Rc<Listener>| listener.bound().to_string();
+        self.listeners.iter().map(bound).collect()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Rc<Listener>> {
         self.listeners.iter()
     }
 
-    /// How many there are to be handed over.
+    /// How many descriptors there are to be handed over.
     pub(crate) fn len(&self) -> usize {
-        self.listeners.len() + self.spare.len()
+        self.listeners.len() + self.spare.len() + usize::from(self.control.is_some())
     }
 
     /// Takes all listeners out; they close when they are dropped.
@@ -307,11 +346,21 @@ impl ListenerSet {
     ) -> impl Iterator<Item = (Vec<ListenerRecord>, Vec<BorrowedFd<'_>>)> {
         let batches = self.len().div_ceil(size).max(1);
         (0..batches).map(move |batch| {
-            let all = self.listeners.iter().chain(&self.spare);
-            all.skip(batch * size)
+            let for_clients = self.listeners.iter().chain(&self.spare);
+            let for_clients = for_clients.map(|listener| (listener, false));
+            let for_control = self.control.iter().map(|listener| (listener, true));
+            for_clients
+                .chain(for_control)
+                .skip(batch * size)
                 .take(size)
                 .enumerate()
-                .map(|(fd, listener)| (listener.record(fd), listener.socket.get_ref().as_fd()))
+                .map(|(fd, (listener, control))| {
+                    let record = ListenerRecord {
+                        control,
+                        ..listener.record(fd)
+                    };
+                    (record, listener.socket.get_ref().as_fd())
+                })
                 .unzip()
         })
     }
@@ -416,6 +465,15 @@ impl Claimed {
     /// Listens on it, as asked for by these words.
     fn listener(self, requested: &str, name: &str) -> Result<Rc<Listener>> {
         Listener::called(requested, name, self.origin, self.bound, self.socket)
+    }
+
+    fn is_found_at(&self, wanted: &Path) -> bool {
+        match &self.bound {
+            Bound::Unix { path, file } => {
+                path == wanted && file.is_some() && bind::file_identity(path) == *file
+            }
+            Bound::Tcp(_) => false,
+        }
     }
 
     fn is_meant_by(&self, address: &Address, resolved: &Resolved) -> bool {

@@ -19,6 +19,9 @@ pub(crate) struct ListenerRecord {
     /// systemd's to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) file: Option<(u64, u64)>,
+    /// Whether it is the control socket rather than one for clients.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) control: bool,
 }
 
 /// An address: as it was asked for, and as it is.

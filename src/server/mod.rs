@@ -65,6 +65,7 @@ use self::state::State;
 /// | [`reuse_port`](Server::reuse_port) | no |
 /// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
 /// | [`pid_file`](Server::pid_file) | none |
+/// | [`control_socket`](Server::control_socket) | none |
 /// | [`limits`](Server::limits) | see [`Limits`] |
 pub struct Server {
     service: Service,
@@ -103,6 +104,7 @@ struct Options {
     shutdown_delay: Duration,
     state: State,
     pid_file: Option<PathBuf>,
+    control_socket: Option<PathBuf>,
     limits: Limits,
     ready: Option<Ready>,
     on_transition: Box<dyn FnMut(&Transition)>,
@@ -182,6 +184,7 @@ impl Server {
                 shutdown_delay: Duration::ZERO,
                 state: State::default(),
                 pid_file: None,
+                control_socket: None,
                 limits: Limits::default(),
                 ready: None,
                 on_transition: Box::new(|_| {}),
@@ -385,6 +388,81 @@ impl Server {
     /// the last process exits.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.pid_file = Some(path.into());
+        self
+    }
+
+    /// A UNIX socket at which the service can be asked how it is, and told to
+    /// restart or to stop, and which tells what came of it.
+    ///
+    /// The command `heirloom` asks there: `heirloom restart --socket PATH`
+    /// comes back when the successor serves for good, or with the reason why
+    /// it does not.
+    ///
+    /// The socket is passed down from generation to generation like a
+    /// listener, and its file is removed by the last one. A stale file is
+    /// replaced; where another process listens, this one does not start, or the
+    /// restart fails. Only the user that the service runs as, and root, can ask:
+    /// the file has mode 0600, and to others the connection is closed.
+    ///
+    /// # Protocol
+    ///
+    /// One request a connection: a JSON object in one line of at most 4 KiB,
+    /// within five seconds. The answers are JSON objects, one a line; after the
+    /// last one the service closes the connection. Members that are not known
+    /// are to be ignored.
+    ///
+    /// ```text
+    /// {"request":"status"}
+    ///
+    /// {"answer":"status","heirloom":"0.1.0","pid":4711,"generation":2,"state":"serving",
+    ///  "proven":true,"listeners":["127.0.0.1:8000"],"connections":{"idle":340,"busy":12},
+    ///  "uptime_ms":86400000,"successor":null,
+    ///  "last_restart":{"result":"ok","ago_ms":86400000,"took_ms":512,"handed_over":351}}
+    /// ```
+    ///
+    /// (In one line, as all of them.) `state` is the [`Phase`](crate::Phase);
+    /// `proven` tells that the probation of this process is over; the last
+    /// restart is that which brought it about, or one that it tried in vain:
+    /// then its `result` is `failed`, and it has a `reason`.
+    ///
+    /// ```text
+    /// {"request":"restart"}
+    ///
+    /// {"answer":"progress","restart":{"generation":2,"attempt":1},"state":"forking","successor":null,"handed_over":0,"elapsed_ms":0}
+    /// {"answer":"progress","restart":{"generation":2,"attempt":1},"state":"handoff","successor":4712,"handed_over":0,"elapsed_ms":3}
+    /// {"answer":"progress","restart":{"generation":2,"attempt":1},"state":"probation","successor":4712,"handed_over":0,"elapsed_ms":4}
+    /// {"answer":"restarted","pid":4712,"generation":3,"took_ms":512,"handed_over":351}
+    /// ```
+    ///
+    /// The restart is one that begins after the request; its `state` is
+    /// `waiting` as long as another one is under way, and `publishing` when its
+    /// probation is over. There may be more lines of progress, or less. The
+    /// last answer is one of these:
+    ///
+    /// | `answer` | meaning |
+    /// |---|---|
+    /// | `restarted` | the successor serves, is proven, and has what could move to it |
+    /// | `failed` | `reason` is the line that is logged about it: `restart failed: …`, `restart undone: …` |
+    /// | `superseded` | a successor has taken over and will do it, or has: `ask` is the request to be sent to its `socket` (`null` if it has none) |
+    /// | `refused` | `reason` tells why the request was not heard |
+    ///
+    /// A connection that ends without one of them was that of a process that
+    /// was killed; whoever serves then knows the result:
+    /// `{"request":"restart","of":{"generation":2,"attempt":1}}` asks for that
+    /// of a restart that has begun.
+    ///
+    /// ```text
+    /// {"request":"stop"}
+    ///
+    /// {"answer":"stopping","pid":4712,"generation":3,"connections":{"idle":340,"busy":12}}
+    /// {"answer":"stopped","cut":0}
+    /// ```
+    ///
+    /// It stops as after a `SIGTERM`; asking again does not cut anything short.
+    /// `cut` is the number of connections that were open when the deadline of
+    /// the drain had passed.
+    pub fn control_socket(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.control_socket = Some(path.into());
         self
     }
 

@@ -24,6 +24,7 @@ use super::Options;
 use super::accept::{Attend, Burst, Reserve, accept, accept_some};
 use super::adoption::Adoption;
 use super::handover::{Handover, Outbox, Progress};
+use crate::control::{Beginnings, Control, Facts, path_of};
 use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
@@ -31,7 +32,7 @@ use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request, fre
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
-use crate::listener::{Address, BACKLOG, ListenerSet};
+use crate::listener::{Address, BACKLOG, Listener, ListenerSet};
 use crate::pid_file::PidFile;
 use crate::roster::Roster;
 use crate::status::Status;
@@ -53,11 +54,13 @@ pub(super) async fn run(
         predecessor,
         invocation,
         reloads,
+        begun,
     } = generation;
     let mut startup = Startup {
         number,
         predecessor,
         listeners: ListenerSet::default(),
+        control: None,
         pid_file: None,
         adoption: Adoption::default(),
     };
@@ -81,12 +84,23 @@ pub(super) async fn run(
             return Ok(());
         }
     }
+    let state = match startup.predecessor {
+        Some(_) => State::Proving,
+        None => State::Serving,
+    };
+    let roster = Rc::default();
+    let control = Control::new(Beginnings {
+        executor: Rc::clone(&executor),
+        listener: startup.control,
+        state,
+        generation: number,
+        begun,
+        listeners: startup.listeners.bound(),
+        roster: Rc::clone(&roster),
+    });
     let running = Running {
         executor,
-        state: match startup.predecessor {
-            Some(_) => State::Proving,
-            None => State::Serving,
-        },
+        state,
         number,
         supervisor: Supervisor::find(startup.predecessor.as_ref().map(Predecessor::pid)),
         invocation,
@@ -103,9 +117,10 @@ pub(super) async fn run(
         listeners: startup.listeners,
         accepting: Vec::new(),
         reserve: Rc::new(Reserve::of(free_descriptors())),
-        roster: Rc::default(),
+        roster,
         attend,
         outbox,
+        control,
         pid_file: startup.pid_file,
         status,
         clocks: Clocks::default(),
@@ -127,6 +142,7 @@ struct Startup {
     number: u64,
     predecessor: Option<Predecessor>,
     listeners: ListenerSet,
+    control: Option<Rc<Listener>>,
     pid_file: Option<PidFile>,
     adoption: Adoption,
 }
@@ -150,7 +166,16 @@ impl Startup {
                 ),
             }
         }
-        self.listeners = ListenerSet::open(&addresses, inheritance.listeners).await?;
+        let (control, listeners): (Vec<_>, Vec<_>) = inheritance
+            .listeners
+            .into_iter()
+            .partition(|(record, _)| record.control);
+        self.listeners = ListenerSet::open(&addresses, listeners).await?;
+        if let Some(path) = &options.control_socket {
+            let (address, path) = Address::of_path(path)?;
+            let claimed = control.into_iter().next();
+            self.control = Some(self.listeners.open_control(&address, &path, claimed)?);
+        }
         if let Some((stream, bytes)) = inheritance.state {
             options.state.accept(stream, bytes).await?;
         }
@@ -165,7 +190,8 @@ impl Startup {
             Some(predecessor) => {
                 let keeps = self.listeners.adopted().to_vec();
                 let room = self.adoption.capacity();
-                let serve = predecessor.await_serve(keeps, room).await?;
+                let control = self.control.as_deref().and_then(path_of);
+                let serve = predecessor.await_serve(keeps, room, control).await?;
                 self.adoption
                     .expect(serve.connections, serve.ledger)
                     .map_err(|cause| Error::handoff("taking over the ledger", cause))
@@ -218,6 +244,7 @@ struct Running {
     roster: Rc<Roster>,
     attend: Attend,
     outbox: Rc<Outbox>,
+    control: Control,
     pid_file: Option<PidFile>,
     status: Status,
     clocks: Clocks,
@@ -247,6 +274,7 @@ impl Running {
         }
         self.roster.reserve(self.adoption.expected());
         self.start_accepting();
+        self.control.open();
         log::info!(
             "generation {} (pid {}) serves on {}",
             self.number,
@@ -264,6 +292,9 @@ impl Running {
         for burial in std::mem::take(&mut self.burials) {
             burial.await;
         }
+        // Whoever hears that we have stopped is to find nothing of us.
+        self.pid_file = None;
+        self.control.farewell().await;
     }
 
     fn take_step(&mut self, event: Event) {
@@ -299,6 +330,7 @@ impl Running {
         }
         self.state = after;
         self.announce_return(before);
+        self.control.follow(event, after, self.facts());
         if before.phase() != after.phase() || self.failure.is_some() {
             self.tell(Some(before.phase()), None);
         }
@@ -362,6 +394,15 @@ impl Running {
                 }
             }
         }
+        let facts = self.facts();
+        while let Poll::Ready(event) = self.control.poll_event(facts, cx) {
+            if event != Event::Stop {
+                return Poll::Ready(event);
+            }
+            if self.stop_count.by_request() {
+                return Poll::Ready(self.stop());
+            }
+        }
         poll_signal(&mut self.reloads, cx).map(|()| Event::Reload)
     }
 
@@ -385,7 +426,12 @@ impl Running {
         };
         match report {
             Report::Claimed => return Some(Event::Claimed),
-            Report::Ready { keeps, room } => {
+            Report::Ready {
+                keeps,
+                room,
+                control,
+            } => {
+                self.control.successor_is_ready(&keeps, control);
                 self.keeps = keeps;
                 self.room = room;
                 return Some(Event::Ready);
@@ -399,6 +445,7 @@ impl Running {
                     self.loss = Some(loss);
                     return Some(Event::Lost);
                 }
+                self.control.progress(self.facts());
             }
             Report::Published => return Some(Event::Published),
             // Whoever stops the process that serves means the service, so
@@ -407,6 +454,7 @@ impl Running {
             // serve, because the queue is open until we close it too.
             Report::Stopping => {
                 self.keeps.clear();
+                self.control.successor_stops();
                 if let Some(handover) = &mut self.handover {
                     handover.close();
                 }
@@ -427,6 +475,16 @@ impl Running {
         // There may be more to hear, but not before everybody else had a turn.
         cx.waker().wake_by_ref();
         None
+    }
+
+    /// What those who ask on the control socket are told.
+    fn facts(&self) -> Facts {
+        let handover = self.handover.as_ref().map(Handover::summary);
+        Facts {
+            successor: self.successor.as_ref().and_then(Successor::pid),
+            handed_over: handover.map(|summary| summary.handed_over()),
+            taken_over: self.adoption.adopted(),
+        }
     }
 
     fn hear_predecessor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
@@ -701,6 +759,7 @@ impl Running {
             "restarting: starting `{}`",
             self.invocation.executable().display()
         );
+        self.control.restart_begins();
         let burials = std::mem::take(&mut self.burials);
         self.successor = Some(Successor::start(&self.invocation, self.number, burials));
         self.clocks.readiness = after(self.options.ready_timeout);
@@ -723,6 +782,10 @@ impl Running {
     }
 
     fn close_listeners(&mut self) {
+        // A process that stops alone can be asked how it is until its end.
+        if self.successor.is_some() {
+            self.control.part_with_socket();
+        }
         for listener in self.listeners.take() {
             if self.keeps.contains(&listener.bound().to_string()) {
                 continue;
@@ -772,11 +835,13 @@ impl Running {
         let number = self.number;
         if matches!(event, Event::Stop | Event::Retire) {
             log::info!("stopping; {successor} is not ready and is taken along");
-        } else if self.state.is_probation() {
-            log::error!("restart undone: {failure}; generation {number} serves again");
-            self.failure = Some(failure);
         } else {
-            log::error!("restart failed: {failure}; generation {number} serves on");
+            let line = match self.state.is_probation() {
+                true => format!("restart undone: {failure}; generation {number} serves again"),
+                false => format!("restart failed: {failure}; generation {number} serves on"),
+            };
+            log::error!("{line}");
+            self.control.restart_fails(&line);
             self.failure = Some(failure);
         }
         let restoration = self.handover.take().map(Handover::take_back);
@@ -800,6 +865,7 @@ impl Running {
             Some(Loss::Exited(status)) if status.success() => log::info!("{end}"),
             _ => log::error!("{end}"),
         }
+        self.control.restart_fails(&end);
         // Whatever was handed over has gone with it; the rest comes to its end
         // here.
         if let Some(mut handover) = self.handover.take() {
@@ -862,6 +928,9 @@ impl Running {
     fn tell(&mut self, from: Option<Phase>, handover: Option<HandoverSummary>) {
         let phase = self.state.phase();
         self.status.set_phase(phase);
+        if handover.is_some() {
+            self.control.handover_settles(self.facts());
+        }
         let transition = Transition {
             from,
             phase,
@@ -921,19 +990,29 @@ fn poll_signal(signals: &mut Signals, cx: &mut Context<'_>) -> Poll<()> {
 struct StopCount {
     by_signal: u32,
     by_predecessor: u32,
+    /// Whoever asks on the control socket waits for the end, so to ask again
+    /// is not to insist.
+    by_request: u32,
 }
 
 impl StopCount {
     /// Whether this is one more than we have heard of.
     fn by_signal(&mut self) -> bool {
         self.by_signal = self.by_signal.saturating_add(1);
-        self.by_signal > self.by_predecessor
+        self.by_signal > self.by_predecessor.max(self.by_request)
     }
 
     /// Whether this is one more than we have heard of.
     fn by_predecessor(&mut self) -> bool {
         self.by_predecessor = self.by_predecessor.saturating_add(1);
-        self.by_predecessor > self.by_signal
+        self.by_predecessor > self.by_signal.max(self.by_request)
+    }
+
+    /// Whether this is the first that we have heard of.
+    fn by_request(&mut self) -> bool {
+        let first = self.by_request.max(self.by_signal).max(self.by_predecessor) == 0;
+        self.by_request = 1;
+        first
     }
 }
 

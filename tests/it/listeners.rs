@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-use crate::kit::{Address, Client, Config, Connections, End, Failure, Launch, Load, Service};
+use crate::kit::{Address, Client, Config, Connections, End, Failure, Launch, Load, Service, Whom};
 
 fn unix(path: &Path) -> String {
     format!("unix:{}", path.display())
@@ -255,6 +255,22 @@ fn a_stale_unix_path_is_replaced_by_a_successor_too() {
     let path = service.dir().join("stale.sock");
     drop(UnixListener::bind(&path).unwrap());
     service.configure(&Config::on(&["127.0.0.1:0", &unix(&path)]));
+    service.restart();
+    assert_all_answer(&service, 2);
+}
+
+/// A process that is killed closes its descriptors one after another, and the
+/// channel may be the first. With many connections, that takes a while.
+#[test]
+fn a_unix_path_of_a_predecessor_that_dies_empty_handed_is_replaced() {
+    let launch = Launch::api(Config::new());
+    let config = Config::on(&[&unix(&launch.dir().join("api.sock"))]);
+    let config = config.kill(1, "performing SendListeners", Whom::Itself);
+    let service = launch.config(config).start();
+    let mut clients: Vec<Client> = (0..300).map(|_| service.connect()).collect();
+    for client in &mut clients {
+        client.get("/").unwrap();
+    }
     service.restart();
     assert_all_answer(&service, 2);
 }

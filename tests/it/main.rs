@@ -18,6 +18,7 @@ mod bad_predecessor;
 mod bad_successor;
 mod clients;
 mod conformance;
+mod control;
 mod drain;
 mod examples;
 mod failure;

@@ -28,12 +28,7 @@ fn writing_an_executable() -> RwLockWriteGuard<'static, ()> {
 
 /// Where cargo has put an example.
 pub(crate) fn example(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().expect("/proc is there");
-    let profile = tests
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/<profile>/deps");
-    let path = profile.join("examples").join(name);
+    let path = profile().join("examples").join(name);
     let built = modified(&path).unwrap_or_else(|| {
         panic!("{} is missing; {HOW_TO_BUILD}", path.display());
     });
@@ -46,6 +41,19 @@ pub(crate) fn example(name: &str) -> PathBuf {
         panic!("{path} is older than {source}; {HOW_TO_BUILD}");
     }
     path
+}
+
+/// Where cargo has put the command, which it builds before the tests.
+pub(crate) fn command() -> PathBuf {
+    profile().join("heirloom")
+}
+
+/// Not from `env!`: the tests may run on another machine than they were built
+/// on.
+fn profile() -> PathBuf {
+    let tests = std::env::current_exe().expect("/proc is there");
+    let profile = tests.parent().and_then(Path::parent);
+    profile.expect("target/<profile>/deps").to_owned()
 }
 
 const HOW_TO_BUILD: &str =

@@ -296,9 +296,17 @@ impl Client {
 
     fn read_more(&mut self) -> Result<usize, Failure> {
         let mut bytes = [0; 16 * 1024];
-        let amount = match &mut self.stream {
-            Stream::Tcp(stream) => stream.read(&mut bytes)?,
-            Stream::Unix(stream) => stream.read(&mut bytes)?,
+        let amount = loop {
+            let read = match &mut self.stream {
+                Stream::Tcp(stream) => stream.read(&mut bytes),
+                Stream::Unix(stream) => stream.read(&mut bytes),
+            };
+            match read {
+                // A read with a timeout is not taken up again by the kernel
+                // when the machine has stood still (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.buffer.extend_from_slice(&bytes[..amount]);
         Ok(amount)

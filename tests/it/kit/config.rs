@@ -1,6 +1,7 @@
 //! The configuration file of the `api` example.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -19,6 +20,7 @@ pub(crate) struct Config {
     state_kb: Option<u64>,
     max_state_kb: Option<u64>,
     pid_file: Option<String>,
+    control_socket: Option<String>,
     init_ms: Option<u64>,
     ready_ms: Option<u64>,
     ballast_mb: Option<u64>,
@@ -66,6 +68,7 @@ impl Config {
             state_kb: None,
             max_state_kb: None,
             pid_file: None,
+            control_socket: None,
             init_ms: None,
             ready_ms: None,
             ballast_mb: None,
@@ -144,6 +147,11 @@ impl Config {
 
     pub(crate) fn pid_file(mut self, path: &str) -> Self {
         self.pid_file = Some(path.to_owned());
+        self
+    }
+
+    pub(crate) fn control_socket(mut self, path: &Path) -> Self {
+        self.control_socket = Some(path.to_str().expect("the path is UTF-8").to_owned());
         self
     }
 

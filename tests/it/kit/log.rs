@@ -44,10 +44,15 @@ impl Place {
 impl Log {
     /// Takes in what comes through a pipe, until its end.
     pub(crate) fn follow(&self, pipe: impl Read + Send + 'static) {
+        self.follow_up_to(b'\n', pipe);
+    }
+
+    /// The same for something else than lines.
+    pub(crate) fn follow_up_to(&self, end: u8, pipe: impl Read + Send + 'static) {
         self.state().open += 1;
         let log = self.clone();
         thread::spawn(move || {
-            let mut lines = BufReader::new(pipe).split(b'\n');
+            let mut lines = BufReader::new(pipe).split(end);
             while let Some(Ok(line)) = lines.next() {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 log.state().lines.push(line);

@@ -14,6 +14,7 @@
 mod binary;
 mod client;
 mod config;
+mod control;
 mod fake;
 mod false_predecessor;
 mod false_successor;
@@ -32,9 +33,10 @@ use std::time::Duration;
 
 use smol::future::FutureExt as _;
 
-pub(crate) use self::binary::{Binary, example, rust_files};
+pub(crate) use self::binary::{Binary, command, example, rust_files};
 pub(crate) use self::client::{Address, Answer, Client, Failure};
 pub(crate) use self::config::{Config, Whom};
+pub(crate) use self::control::{Asked, ControlClient, Outcome};
 pub(crate) use self::fake::Fake;
 pub(crate) use self::false_predecessor::{FalsePredecessor, Guest};
 pub(crate) use self::false_successor::FalseSuccessor;
@@ -44,7 +46,7 @@ pub(crate) use self::log::Log;
 pub(crate) use self::notify::NotifySocket;
 pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
-pub(crate) use self::program::{Program, Running};
+pub(crate) use self::program::{Program, Running, say_skipped};
 pub(crate) use self::service::{Held, Launch, Service};
 pub(crate) use self::systemd::Systemd;
 pub(crate) use self::tether::Tether;

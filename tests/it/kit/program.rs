@@ -2,14 +2,17 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::thread;
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group, waitpgid};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
-use super::binary::starting_a_process;
+use super::binary::{command, starting_a_process};
 use super::service::adopt_orphans;
 use super::tether::TETHER;
 use super::{End, Log, Process};
@@ -38,6 +41,7 @@ const KNOWN: [&str; 10] = [
 pub(crate) struct Program {
     name: &'static str,
     command: Command,
+    is_on_terminal: bool,
 }
 
 /// A program that runs, with all the processes it has started.
@@ -75,10 +79,34 @@ impl Program {
             for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
                 command.env_remove(proxy);
             }
-            return Some(Program { name, command });
+            return Some(Program::new(name, command));
         }
         skip(name, &format!("{name}, which is not installed"));
         None
+    }
+
+    /// The command of this crate.
+    pub(crate) fn heirloom() -> Self {
+        Program::at(&command())
+    }
+
+    /// An executable of the tests.
+    pub(crate) fn at(path: &Path) -> Self {
+        Program::new("heirloom", Command::new(path))
+    }
+
+    fn new(name: &'static str, command: Command) -> Self {
+        Program {
+            name,
+            command,
+            is_on_terminal: false,
+        }
+    }
+
+    /// Has it write to a terminal.
+    pub(crate) fn on_terminal(mut self) -> Self {
+        self.is_on_terminal = true;
+        self
     }
 
     pub(crate) fn arguments(
@@ -112,6 +140,11 @@ impl Program {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
+        let terminal = self.is_on_terminal.then(|| {
+            let (ours, theirs) = open_terminal();
+            self.command.stdout(theirs);
+            ours
+        });
         let mut child = {
             let _lock = starting_a_process();
             let child = self.command.spawn();
@@ -126,7 +159,13 @@ impl Program {
             output: Log::default(),
             errors: Log::default(),
         };
-        running.output.follow(child.stdout.take().unwrap());
+        // So that its end is that of the program.
+        drop(self.command);
+        match terminal {
+            // What is drawn over begins with it.
+            Some(terminal) => running.output.follow_up_to(b'\r', terminal),
+            None => running.output.follow(child.stdout.take().unwrap()),
+        }
         running.errors.follow(child.stderr.take().unwrap());
         running
     }
@@ -161,13 +200,13 @@ impl Running {
     /// Ends its input and waits until it exits, which must be with status 0.
     pub(crate) fn finish(self) -> Written {
         let name = self.name;
-        let (end, written) = self.finish_somehow();
+        let (end, written) = self.end();
         assert_eq!(end, End::Exit(0), "the end of {name}: {}", written.errors);
         written
     }
 
     /// Ends its input and waits until it exits, in whatever way.
-    pub(super) fn finish_somehow(mut self) -> (End, Written) {
+    pub(crate) fn end(mut self) -> (End, Written) {
         self.input = None;
         let end = self.process.wait_exit();
         // Processes it has left behind would keep the pipes open.
@@ -195,7 +234,7 @@ pub(super) fn skip(name: &str, need: &str) {
     say_skipped(need);
 }
 
-pub(super) fn say_skipped(need: &str) {
+pub(crate) fn say_skipped(need: &str) {
     let test = thread::current();
     let line = format!(
         "skipped: {} needs {need}\n",
@@ -204,6 +243,15 @@ pub(super) fn say_skipped(need: &str) {
     // Not `eprintln!`, whose words the test harness keeps to itself when a
     // test passes.
     io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+/// A terminal: our end, and that of the program.
+fn open_terminal() -> (File, File) {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).expect("there are terminals");
+    unlockpt(&ours).unwrap();
+    let theirs = ioctl_tiocgptpeer(&ours, flags).unwrap();
+    (ours.into(), theirs.into())
 }
 
 impl Drop for Running {

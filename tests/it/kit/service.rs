@@ -43,7 +43,12 @@ pub(crate) struct Launch {
     /// What a shell does before it becomes the program.
     prelude: Option<String>,
     stdin: Stdio,
+    /// What starts the program in turn.
+    wrapper: Vec<OsString>,
 }
+
+/// The name of the control socket, in the directory of the test.
+const CONTROL_SOCKET: &str = "api.control";
 
 impl Launch {
     pub(crate) fn api(config: Config) -> Self {
@@ -58,6 +63,7 @@ impl Launch {
             environment: Vec::new(),
             prelude: None,
             stdin: Stdio::null(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -132,6 +138,28 @@ impl Launch {
         self
     }
 
+    /// Where the control socket of the service is, if it has one.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.dir.path().join(CONTROL_SOCKET)
+    }
+
+    /// Starts the service with a control socket.
+    pub(crate) fn start_controlled(self) -> Service {
+        let config = self.config.clone().control_socket(&self.control_socket());
+        self.config(config).start()
+    }
+
+    /// Makes the files that the service makes accessible for everybody, as far
+    /// as that is up to the umask.
+    pub(crate) fn open_handed(mut self) -> Self {
+        self.wrapper = vec![
+            "sh".into(),
+            "-c".into(),
+            "umask 0; exec \"$0\" \"$@\"".into(),
+        ];
+        self
+    }
+
     /// The directory of this test, which is removed with the service.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
@@ -174,18 +202,15 @@ impl Launch {
         let arguments = self.arguments.clone();
         let arguments =
             arguments.unwrap_or_else(|| vec!["--config".into(), config_path.clone().into()]);
-        let mut command = match &self.prelude {
-            None => Command::new(&self.program),
-            Some(prelude) => {
-                let mut shell = Command::new("/bin/sh");
-                shell
-                    .arg("-c")
-                    .arg(format!("{prelude}; exec \"$0\" \"$@\""));
-                shell.arg(&self.program);
-                shell
-            }
-        };
+        let mut words = self.wrapper;
+        if let Some(prelude) = &self.prelude {
+            let script = format!("{prelude}; exec \"$0\" \"$@\"");
+            words.extend(["/bin/sh", "-c", &script].map(OsString::from));
+        }
+        words.push(self.program.into_os_string());
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .args(arguments)
             .envs(self.environment)
             .env("RUST_BACKTRACE", "0")
@@ -277,6 +302,11 @@ impl Service {
         self.binary
             .as_ref()
             .expect("the service runs a binary of its own")
+    }
+
+    /// Where its control socket is, if it has one.
+    pub(crate) fn control_socket(&self) -> PathBuf {
+        self.dir().join(CONTROL_SOCKET)
     }
 
     /// The directory of this test.
@@ -407,11 +437,16 @@ impl Service {
             .count()
     }
 
+    /// Will stop the next successor where it reads its configuration.
+    pub(crate) fn hold_next(&self) -> Hold {
+        Hold::put_at(self.config_path.clone())
+    }
+
     /// Asks for a restart and stops the successor where it reads its
     /// configuration.
     pub(crate) fn restart_held(&self) -> Held {
         let place = self.log.here();
-        let hold = Hold::put_at(self.config_path.clone());
+        let hold = self.hold_next();
         self.current().hup();
         let held = hold.wait_until_reached();
         self.wait_phase_after(place, "forking");
@@ -568,7 +603,7 @@ impl FailedRestart {
 ///
 /// It holds a successor in the state Forking for as long as a test wants,
 /// without a clock.
-struct Hold {
+pub(crate) struct Hold {
     fifo: PathBuf,
     config_path: PathBuf,
 }
@@ -592,7 +627,7 @@ impl Hold {
     }
 
     /// Waits until a process has opened the FIFO.
-    fn wait_until_reached(self) -> Held {
+    pub(crate) fn wait_until_reached(self) -> Held {
         let (done, opened) = mpsc::channel();
         let fifo = self.fifo;
         // Opening a FIFO for writing waits for a reader, and has no deadline.

@@ -95,7 +95,7 @@ pub(crate) struct Command {
 impl Command {
     /// Waits for its end.
     pub(crate) fn finish(self) -> Outcome {
-        let (end, written) = self.running.finish_somehow();
+        let (end, written) = self.running.end();
         Outcome {
             is_success: end == End::Exit(0),
             output: written.output + &written.errors,
