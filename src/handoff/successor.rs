@@ -21,6 +21,10 @@ use crate::listener::ListenerRecord;
 /// so this is the deadline for one that was stopped or hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a dying predecessor may take to close everything: what a process
+/// has open does not close in one moment.
+pub(crate) const LAST_MOMENTS: Duration = Duration::from_secs(5);
+
 /// The process that started this one to take over from it.
 ///
 /// Owns our end of the channel; dropping that is how the predecessor learns
@@ -108,6 +112,13 @@ impl Predecessor {
             generation: 0,
             hands_over: true,
         };
+        if let FromPredecessor::Welcome {
+            pid, generation, ..
+        } = packet.message
+        {
+            predecessor.pid = pid;
+            predecessor.generation = generation;
+        }
         predecessor.received(&packet.message);
         match (packet.message, packet.descriptors.as_slice()) {
             (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
@@ -115,16 +126,9 @@ impl Predecessor {
                 predecessor.send_failed(&error.to_string());
                 Err(error)
             }
-            (
-                FromPredecessor::Welcome {
-                    pid, generation, ..
-                },
-                [stdin],
-            ) => {
+            (FromPredecessor::Welcome { .. }, [stdin]) => {
                 rustix::stdio::dup2_stdin(stdin)
                     .map_err(|cause| Error::handoff("putting standard input back", cause))?;
-                predecessor.pid = pid;
-                predecessor.generation = generation;
                 Ok(Some(predecessor))
             }
             (message, descriptors) => Err(Error::handoff(
@@ -199,6 +203,23 @@ impl Predecessor {
                 return Ok(Some(inheritance));
             }
         }
+    }
+
+    /// Whether it is gone, or about to be.
+    pub(crate) async fn is_ending(&mut self) -> bool {
+        let Some(channel) = &self.channel else {
+            return true;
+        };
+        let patience = async {
+            Timer::after(LAST_MOMENTS).await;
+            None
+        };
+        let received = async { Some(channel.receive().await) };
+        let is_closed = matches!(received.or(patience).await, Some(Err(Silence::Closed)));
+        if is_closed {
+            self.channel = None;
+        }
+        is_closed
     }
 
     /// Says that everything is prepared and that there is room for so many

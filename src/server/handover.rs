@@ -487,12 +487,23 @@ impl Handover {
 
     /// Makes of an error in sending a pause, or an end.
     fn obstruct(&mut self, error: &io::Error) {
-        let passes = matches!(
-            Errno::from_io_error(error),
-            // Too many descriptors of this user are under way (unix(7)), the
-            // channel is full, or there is no memory.
-            Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+        // A successor that is gone is lost, which is found out in a moment, by
+        // listening. Until then nothing changes for those that could not
+        // leave: no client is to be told of the end of a connection that goes
+        // on here.
+        let is_gone = matches!(
+            error.kind(),
+            io::ErrorKind::BrokenPipe
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::NotConnected
         );
+        let passes = is_gone
+            || matches!(
+                Errno::from_io_error(error),
+                // Too many descriptors of this user are under way (unix(7)), the
+                // channel is full, or there is no memory.
+                Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+            );
         let since = match &self.obstacle {
             Some(obstacle) => obstacle.since,
             None => Instant::now(),

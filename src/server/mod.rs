@@ -218,7 +218,8 @@ impl<H: Handler> Server<H> {
     }
 
     /// Accepts the state that the predecessor offers, before this process is
-    /// ready; not called if there is no predecessor or it offers none.
+    /// ready; not called if there is no predecessor, it offers none, or it dies
+    /// before it has sent all of it.
     ///
     /// If `accept` returns an error, or the state cannot be read to its end,
     /// this process gives up, and the predecessor serves on.

@@ -24,7 +24,7 @@ use super::handover::{Handover, Outbox, Progress};
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
-use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request};
+use crate::handoff::successor::{Delivery, Inheritance, LAST_MOMENTS, Predecessor, Request};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
@@ -134,18 +134,34 @@ impl Startup {
     ) -> Result<()> {
         let addresses = addresses?;
         let mut inheritance = Inheritance::default();
+        // Until when an address may still be in use by a predecessor that died.
+        let mut patience = None;
         if let Some(predecessor) = &mut self.predecessor {
             match predecessor.claim(self.number).await? {
                 Some(claimed) => inheritance = claimed,
-                None => log::warn!(
-                    "predecessor {} died before it handed over its listeners",
-                    predecessor.pid()
-                ),
+                None => {
+                    log::warn!(
+                        "predecessor {} died before it handed over its listeners",
+                        predecessor.pid()
+                    );
+                    patience = after(LAST_MOMENTS);
+                }
             }
         }
-        self.listeners = ListenerSet::open(&addresses, inheritance.listeners).await?;
-        if let Some((stream, bytes)) = inheritance.state {
-            options.state.accept(stream, bytes).await?;
+        let mut claimed = inheritance.listeners;
+        self.listeners = loop {
+            match ListenerSet::open(&addresses, std::mem::take(&mut claimed)).await {
+                Err(error) if patience.is_some_and(|until| Instant::now() < until) => {
+                    log::debug!("{error}; trying again");
+                    Timer::after(LAST_MOMENTS / 500).await;
+                }
+                opened => break opened?,
+            }
+        };
+        if let Some((stream, bytes)) = inheritance.state
+            && let Some(predecessor) = &mut self.predecessor
+        {
+            options.state.accept(stream, bytes, predecessor).await?;
         }
         if let Some(path) = &options.pid_file {
             self.pid_file = Some(PidFile::prepare(path)?);
@@ -272,6 +288,11 @@ impl Running {
         }
         for effect in effects {
             self.perform(*effect, event);
+            // The successor died before it could hear that it is proven, and
+            // nothing has been given up yet.
+            if *effect == Effect::SendProven && self.is_loss_next() {
+                return;
+            }
         }
         self.state = after;
         if before.phase() != after.phase() || self.failure.is_some() {
@@ -513,14 +534,17 @@ impl Running {
             }
             Effect::SendProven => {
                 self.clocks.probation = None;
-                let sent = self.successor.as_mut().map(|successor| {
+                let sent = self.successor.as_mut().map(Successor::send_proven);
+                self.lost_if_failed(sent);
+                if self.is_loss_next() {
+                    return;
+                }
+                if let Some(successor) = &self.successor {
                     log::info!("{successor} has passed its probation");
-                    successor.send_proven()
-                });
+                }
                 if let Some(handover) = &mut self.handover {
                     self.executor.spawn(handover.prove()).detach();
                 }
-                self.lost_if_failed(sent);
             }
             Effect::SendReload => match &self.successor {
                 Some(successor) => match successor.send_reload() {
@@ -700,6 +724,12 @@ impl Running {
             self.loss = Some(Loss::Unreachable(error));
             self.pending.push_back(Event::Lost);
         }
+    }
+
+    /// Whether what the process does next is to hear of the successor's loss.
+    /// One that has said that it stops is done with first.
+    fn is_loss_next(&self) -> bool {
+        self.pending.front() == Some(&Event::Lost)
     }
 
     /// Parts with a successor that has not taken over, or not for good.

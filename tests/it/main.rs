@@ -21,6 +21,7 @@ mod failure;
 mod handover;
 mod http;
 mod inheritance;
+mod kill;
 mod kit;
 mod limits;
 mod listeners;

@@ -36,7 +36,7 @@ pub(crate) use self::log::Log;
 pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
 pub(crate) use self::program::{Program, Running};
-pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::service::{BLESS, Held, Launch, Service, pid_in};
 pub(crate) use self::tether::Tether;
 
 /// How long a test waits for a fact before it gives up.
