@@ -47,6 +47,7 @@
 //! | `pid_file` | where to write the pid | none |
 //! | `control_socket` | where `heirloom status`, `restart` and `stop` reach it | none |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
+//! | `drain_grace_ms` | how long an idle connection is kept that cannot move | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
 //! | `init_ms` | pretend a start-up that takes so long | 0 |
 //! | `ready_ms` | the same, without blocking, once the listeners are open | 0 |
@@ -70,12 +71,13 @@
 //! - `hang-after-ready`: stops itself (`SIGSTOP`) as soon as it serves.
 //! - `kill-after-ready`: kills itself 50 ms after it took over.
 //!
-//! A `[kill]` table makes a process be killed in the middle of a restart:
+//! A `[kill]` table makes a process be killed in the middle of a restart, once:
 //! `generation = N` names the process that watches its own log, `at = "…"` the
-//! record at which it acts, in part (a message of the handoff: ``sending
-//! `serve` ``, ``sent `serve` ``, ``received `ready` ``; or an effect of the
-//! lifecycle: `performing Spawn`, `performed Spawn`), and `whom = "self"` or
-//! `"other"` whether it kills itself or the process that the record names.
+//! record at which it acts, or the end of it (a message of the handoff:
+//! ``sending `serve` ``, ``sent `serve` ``, ``received `ready` ``; or an effect
+//! of the lifecycle: `performing Spawn`, `performed Spawn`), and `whom = "self"`
+//! or `"other"` whether it kills itself or the process that the record names.
+//! What such a process logs includes all these records.
 //!
 //! # Routes
 //!
@@ -88,7 +90,7 @@
 //! | `GET /hold?ms=N` | at once, and keeps the process from exiting for N milliseconds |
 //! | `GET /count` | how often it has been asked for, over all generations |
 //! | `POST /echo` | the body of the request |
-//! | `GET /slow?ms=N` | after N milliseconds |
+//! | `GET /slow?ms=N` | after N milliseconds; with `&say=WORD` that word, and the log says `answering WORD` before |
 //! | `GET /stream?n=K` | K lines, of a length that is not known before |
 //! | `GET /bytes?n=K` | K bytes, of a length that is |
 //! | `GET /empty`, `GET /not-modified` | 204, 304 |
@@ -108,7 +110,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use std::{env, fs, process, thread};
@@ -121,7 +123,8 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use heirloom::http_types::{self, Method};
 use heirloom::{Body, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode};
 use log::{error, info, warn};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use smol::LocalExecutor;
 use smol::future::FutureExt as _;
@@ -131,7 +134,7 @@ use smol::stream::StreamExt as _;
 fn main() -> ExitCode {
     // The logger comes first so that nothing that happens goes unsaid.
     if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(log::LevelFilter::Info);
+        log::set_max_level(log::LevelFilter::Trace);
     }
     let generation = match Generation::begin() {
         Ok(generation) => generation,
@@ -146,6 +149,7 @@ fn main() -> ExitCode {
         }
     };
     let is_first = generation.number() == 1;
+    Watch::begin(config.kill.clone(), generation.number());
     match config.fault {
         Fault::Exit if !is_first => return ExitCode::from(3),
         Fault::Hang if !is_first => loop {
@@ -156,12 +160,6 @@ fn main() -> ExitCode {
             warn!("the fault of the configuration is meant for successors: serving");
         }
         _ => {}
-    }
-    if let Some(kill) = config.kill.clone()
-        && kill.generation == generation.number()
-        && KILL.set(kill).is_ok()
-    {
-        log::set_max_level(log::LevelFilter::Trace);
     }
     thread::sleep(Duration::from_millis(config.init_ms));
     // Written to, not only allocated: memory that was never touched is not there.
@@ -335,6 +333,7 @@ struct Config {
     write_timeout_ms: Option<u64>,
     keep_alive_timeout_ms: Option<u64>,
     handler_timeout_ms: Option<u64>,
+    drain_grace_ms: Option<u64>,
     max_head_bytes: Option<usize>,
     max_body_bytes: Option<u64>,
     max_connections: Option<usize>,
@@ -437,6 +436,7 @@ impl Config {
             time(self.handler_timeout_ms),
             Limits::handler_timeout,
         );
+        limits = set(limits, time(self.drain_grace_ms), Limits::drain_grace);
         limits = set(limits, self.max_head_bytes, Limits::max_head_bytes);
         limits = set(limits, self.max_body_bytes, Limits::max_body_bytes);
         set(limits, self.max_connections, Limits::max_connections)
@@ -521,8 +521,12 @@ async fn route(request: &mut Request, service: &Service) -> http_types::Result<R
         }
         "/echo" => Ok(request.body_bytes().await?.as_slice().into()),
         "/slow" => {
+            let word = parameter(request, "say")?;
+            if let Some(word) = &word {
+                info!("answering {word}");
+            }
             Timer::after(Duration::from_millis(number(request, "ms")?)).await;
-            Ok("done\n".into())
+            Ok(word.as_deref().unwrap_or("done\n").into())
         }
         "/stream" => {
             let lines = Lines::new(number(request, "n")?);
@@ -658,17 +662,25 @@ fn refuse(status: StatusCode, reason: &'static str) -> http_types::Error {
 
 /// The value of a parameter of the query that must be there and be a number.
 fn number(request: &Request, name: &str) -> http_types::Result<u64> {
+    let wrong = |_| refuse(StatusCode::BadRequest, "the parameter is not a number");
+    match parameter(request, name)? {
+        Some(value) => value.parse().map_err(wrong),
+        None => Err(refuse(
+            StatusCode::BadRequest,
+            "the query lacks a parameter",
+        )),
+    }
+}
+
+/// The value of a parameter of the query.
+fn parameter(request: &Request, name: &str) -> http_types::Result<Option<String>> {
     for parameter in request.url().query().unwrap_or_default().split('&') {
         let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         if decode(key)? == name {
-            let wrong = |_| refuse(StatusCode::BadRequest, "the parameter is not a number");
-            return decode(value)?.parse().map_err(wrong);
+            return decode(value).map(Some);
         }
     }
-    Err(refuse(
-        StatusCode::BadRequest,
-        "the query lacks a parameter",
-    ))
+    Ok(None)
 }
 
 /// Undoes the percent-encoding of a path or of one part of a query.
@@ -752,11 +764,87 @@ impl AsyncRead for Lines {
     }
 }
 
-/// The record that this process waits for in order to kill.
-static KILL: OnceLock<Kill> = OnceLock::new();
+/// What the log is watched for.
+static WATCH: Mutex<Watch> = Mutex::new(Watch::Undecided(Vec::new()));
+
+enum Watch {
+    /// The configuration has not been read; these are the records so far that
+    /// are written only if it asks for a kill.
+    Undecided(Vec<String>),
+    For(Kill),
+    /// Nothing any more; but whoever asks for a kill wants to know what
+    /// follows.
+    Over,
+}
+
+impl Watch {
+    /// Takes note of the configuration of this generation.
+    fn begin(kill: Option<Kill>, generation: u64) {
+        let early = Watch::Undecided(Vec::new());
+        let early = std::mem::replace(&mut *lock(&WATCH), early);
+        match kill {
+            Some(kill) if kill.generation == generation => *lock(&WATCH) = Watch::For(kill),
+            _ => return log::set_max_level(log::LevelFilter::Info),
+        }
+        if let Watch::Undecided(early) = early {
+            for text in early {
+                Stderr::write(log::Level::Trace, &text);
+                Watch::look_at(&text);
+            }
+        }
+    }
+
+    fn look_at(text: &str) {
+        let mut watch = lock(&WATCH);
+        match &*watch {
+            Watch::For(kill) if text.ends_with(&kill.at) => {
+                let whom = kill.whom;
+                *watch = Watch::Over;
+                // Nobody else logs anything meanwhile.
+                whom.kill(text);
+            }
+            Watch::For(_) | Watch::Undecided(_) | Watch::Over => {}
+        }
+    }
+}
+
+impl Whom {
+    /// Kills at a record; returns when the process is dead.
+    fn kill(self, text: &str) {
+        let named = || text.split(':').next()?.rsplit(' ').next()?.parse().ok();
+        let pid = match self {
+            Whom::Itself => i32::try_from(process::id()).ok(),
+            Whom::Other => named(),
+        };
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            return;
+        };
+        Stderr::write(log::Level::Warn, &format!("killing {pid} at \"{text}\""));
+        // A signal alone comes at some time, and the other process may say
+        // and do more until then.
+        if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+            && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
+        {
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Writes each record as a line that begins with the pid.
 struct Stderr;
+
+impl Stderr {
+    fn write(level: log::Level, text: &str) {
+        let line = format!("api[{}] {level} {text}\n", process::id());
+        // One write, so that lines of two generations do not mix. A terminal
+        // that has gone away is no reason to stop serving.
+        let _ = io::stderr().write_all(line.as_bytes());
+    }
+}
 
 impl log::Log for Stderr {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
@@ -768,26 +856,13 @@ impl log::Log for Stderr {
             return;
         }
         let text = record.args().to_string();
-        let line = format!("api[{}] {} {text}\n", process::id(), record.level());
-        // One write, so that lines of two generations do not mix. A terminal
-        // that has gone away is no reason to stop serving.
-        let _ = io::stderr().write_all(line.as_bytes());
-        if let Some(kill) = KILL.get()
-            && text.contains(&kill.at)
+        if record.level() > log::Level::Info
+            && let Watch::Undecided(early) = &mut *lock(&WATCH)
         {
-            let other = || {
-                let name = text.split(':').next()?;
-                name.rsplit(' ').next()?.parse().ok()
-            };
-            match kill.whom {
-                Whom::Itself => signal_to(process::id(), Signal::KILL),
-                Whom::Other => {
-                    if let Some(other) = other() {
-                        signal_to(other, Signal::KILL);
-                    }
-                }
-            }
+            return early.push(text);
         }
+        Stderr::write(record.level(), &text);
+        Watch::look_at(&text);
     }
 
     fn flush(&self) {}

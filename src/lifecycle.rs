@@ -330,7 +330,7 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::collections::HashSet;
     use std::fmt::Write as _;
@@ -353,7 +353,7 @@ mod tests {
         State::Exited,
     ];
 
-    const EVENTS: [Event; 10] = [
+    pub(crate) const EVENTS: [Event; 10] = [
         Event::Reload,
         Event::Stop,
         Event::Retire,

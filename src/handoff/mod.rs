@@ -45,8 +45,12 @@
 //! only if standard input is such a socket and was made by that very process
 //! (`SO_PEERCRED`, socket(7)), so that a grandchild that merely inherits the
 //! environment is not misled.
+//!
+#![doc = include_str!("kill.md")]
 
 pub(crate) mod channel;
+#[cfg(test)]
+mod kill;
 pub(crate) mod message;
 pub(crate) mod predecessor;
 pub(crate) mod successor;

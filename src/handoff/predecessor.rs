@@ -170,12 +170,14 @@ impl Successor {
             last_words: None,
             hung_up: None,
         };
-        let started = open_channel(generation).and_then(|(channel, theirs)| {
+        let started = open_channel().and_then(|(channel, theirs)| {
+            successor.channel = Some(channel);
+            // It waits there for a process that does not exist yet.
+            successor.send_welcome(generation)?;
             let mut command = invocation.command()?;
             command
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
                 .stdin(Stdio::from(theirs));
-            successor.channel = Some(channel);
             Ok(command)
         });
         let starting = async move {
@@ -218,6 +220,16 @@ impl Successor {
     /// What it said before it gave up.
     pub(crate) fn last_words(&self) -> Option<&str> {
         self.last_words.as_deref()
+    }
+
+    /// Says who we are, and passes our standard input on.
+    fn send_welcome(&self, generation: u64) -> io::Result<()> {
+        let message = FromPredecessor::Welcome {
+            version: VERSION,
+            pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+            generation,
+        };
+        self.send(&message, &[rustix::stdio::stdin().as_fd()])
     }
 
     /// Answers the claim; `state` is a stream of so many bytes.
@@ -282,8 +294,9 @@ impl Successor {
 
     /// Tells it that its probation is over.
     pub(crate) fn send_proven(&mut self) -> io::Result<()> {
+        self.send(&FromPredecessor::Proven, &[])?;
         self.step = Step::Proven;
-        self.send(&FromPredecessor::Proven, &[])
+        Ok(())
     }
 
     /// Tells it to reload.
@@ -461,7 +474,7 @@ impl Successor {
     /// One that serves and is played by a test, which has the other end.
     #[cfg(test)]
     pub(crate) fn played() -> (Self, Channel<FromSuccessor, FromPredecessor>) {
-        let (channel, theirs) = open_channel(1).unwrap();
+        let (channel, theirs) = open_channel().unwrap();
         let successor = Successor {
             channel: Some(channel),
             process: Process::Gone,
@@ -594,23 +607,15 @@ fn spawn(mut command: Command) -> io::Result<Boxed<io::Result<Running>>> {
     Ok(started.boxed())
 }
 
-/// Opens a channel and leaves a welcome in it; the second end is the
-/// successor's.
-fn open_channel(generation: u64) -> io::Result<(Channel<FromPredecessor, FromSuccessor>, OwnedFd)> {
+/// Opens a channel; the second end is the successor's.
+fn open_channel() -> io::Result<(Channel<FromPredecessor, FromSuccessor>, OwnedFd)> {
     let (ours, theirs) = socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    let channel = Channel::new(ours)?;
-    let welcome = FromPredecessor::Welcome {
-        version: VERSION,
-        pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
-        generation,
-    };
-    channel.send(&welcome, &[rustix::stdio::stdin().as_fd()])?;
-    Ok((channel, theirs))
+    Ok((Channel::new(ours)?, theirs))
 }
 
 /// A descriptor that becomes readable when the child exits.

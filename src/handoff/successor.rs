@@ -22,9 +22,10 @@ use crate::listener::ListenerRecord;
 /// so this is the deadline for one that was stopped or hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long the end of a predecessor that has closed the channel is waited
-/// for. It may live on, if it has closed nothing else.
-const LAST_BREATH: Duration = Duration::from_secs(5);
+/// How long a dying predecessor may take to close everything: what a process
+/// has open does not close in one moment. It may also live on, if it has
+/// closed nothing but the channel.
+const LAST_MOMENTS: Duration = Duration::from_secs(5);
 
 /// The process that started this one to take over from it.
 ///
@@ -113,6 +114,13 @@ impl Predecessor {
             generation: 0,
             hands_over: true,
         };
+        if let FromPredecessor::Welcome {
+            pid, generation, ..
+        } = packet.message
+        {
+            predecessor.pid = pid;
+            predecessor.generation = generation;
+        }
         predecessor.received(&packet.message);
         match (packet.message, packet.descriptors.as_slice()) {
             (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
@@ -120,16 +128,9 @@ impl Predecessor {
                 predecessor.send_failed(&error.to_string());
                 Err(error)
             }
-            (
-                FromPredecessor::Welcome {
-                    pid, generation, ..
-                },
-                [stdin],
-            ) => {
+            (FromPredecessor::Welcome { .. }, [stdin]) => {
                 rustix::stdio::dup2_stdin(stdin)
                     .map_err(|cause| Error::handoff("putting standard input back", cause))?;
-                predecessor.pid = pid;
-                predecessor.generation = generation;
                 Ok(Some(predecessor))
             }
             (message, descriptors) => Err(Error::handoff(
@@ -223,10 +224,27 @@ impl Predecessor {
                 let _ = pidfd.readable().await;
             };
             let patience = async {
-                Timer::after(LAST_BREATH).await;
+                Timer::after(LAST_MOMENTS).await;
             };
             ended.or(patience).await;
         }
+    }
+
+    /// Whether it is gone, or about to be.
+    pub(crate) async fn is_ending(&mut self) -> bool {
+        let Some(channel) = &self.channel else {
+            return true;
+        };
+        let patience = async {
+            Timer::after(LAST_MOMENTS).await;
+            None
+        };
+        let received = async { Some(channel.receive().await) };
+        let is_closed = matches!(received.or(patience).await, Some(Err(Silence::Closed)));
+        if is_closed {
+            self.channel = None;
+        }
+        is_closed
     }
 
     /// Says that everything is prepared, that there is room for so many

@@ -363,7 +363,8 @@ impl Server {
     }
 
     /// Accepts the state that the predecessor offers, before this process is
-    /// ready; not called if there is no predecessor or it offers none.
+    /// ready; not called if there is no predecessor, it offers none, or it dies
+    /// before it has sent all of it.
     ///
     /// If `accept` returns an error, or the state cannot be read to its end,
     /// this process gives up, and the predecessor serves on.

@@ -176,8 +176,10 @@ impl Startup {
             let claimed = control.into_iter().next();
             self.control = Some(self.listeners.open_control(&address, &path, claimed)?);
         }
-        if let Some((stream, bytes)) = inheritance.state {
-            options.state.accept(stream, bytes).await?;
+        if let Some((stream, bytes)) = inheritance.state
+            && let Some(predecessor) = &mut self.predecessor
+        {
+            options.state.accept(stream, bytes, predecessor).await?;
         }
         if let Some(ready) = options.ready.take() {
             ready.await.map_err(Error::not_ready)?;
@@ -327,6 +329,11 @@ impl Running {
         }
         for effect in effects {
             self.perform(*effect, event);
+            // The successor died before it could hear that it is proven, and
+            // nothing has been given up yet.
+            if *effect == Effect::SendProven && self.is_loss_next() {
+                return;
+            }
         }
         self.state = after;
         self.announce_return(before);
@@ -627,14 +634,17 @@ impl Running {
             }
             Effect::SendProven => {
                 self.clocks.probation = None;
-                let sent = self.successor.as_mut().map(|successor| {
+                let sent = self.successor.as_mut().map(Successor::send_proven);
+                self.lost_if_failed(sent);
+                if self.is_loss_next() {
+                    return;
+                }
+                if let Some(successor) = &self.successor {
                     log::info!("{successor} has passed its probation");
-                    successor.send_proven()
-                });
+                }
                 if let Some(handover) = &mut self.handover {
                     self.executor.spawn(handover.prove()).detach();
                 }
-                self.lost_if_failed(sent);
             }
             Effect::SendReload => match &self.successor {
                 Some(successor) => match successor.send_reload() {
@@ -824,6 +834,12 @@ impl Running {
             self.loss = Some(Loss::Unreachable(error));
             self.pending.push_back(Event::Lost);
         }
+    }
+
+    /// Whether what the process does next is to hear of the successor's loss.
+    /// One that has said that it stops is done with first.
+    fn is_loss_next(&self) -> bool {
+        self.pending.front() == Some(&Event::Lost)
     }
 
     /// Parts with a successor that has not taken over, or not for good.

@@ -17,6 +17,7 @@ use rustix::net::{
 use smol::future::{self, FutureExt as _};
 
 use crate::error::{Error, Result};
+use crate::handoff::successor::Predecessor;
 
 /// What the application does with its state, and how much of it there may be.
 pub(super) struct State {
@@ -81,7 +82,12 @@ impl State {
     }
 
     /// Reads what the predecessor has left and gives it to the application.
-    pub(super) async fn accept(&mut self, stream: OwnedFd, bytes: u64) -> Result<()> {
+    pub(super) async fn accept(
+        &mut self,
+        stream: OwnedFd,
+        bytes: u64,
+        predecessor: &mut Predecessor,
+    ) -> Result<()> {
         let Some(accept) = self.accept.take() else {
             log::debug!("the predecessor left {bytes} bytes of state, which nobody wants");
             return Ok(());
@@ -89,9 +95,28 @@ impl State {
         if bytes > self.max_bytes {
             return Err(Error::state(too_large(bytes, self.max_bytes)));
         }
-        let state = read(stream, bytes).await.map_err(Error::state)?;
-        accept(state).map_err(Error::state)
+        match read(stream, bytes).await {
+            Ok(state) => accept(state).map_err(Error::state),
+            // Nobody else would serve, so we do, as if it had died before it
+            // sent anything.
+            Err(error) if is_end(&error) && predecessor.is_ending().await => {
+                log::warn!(
+                    "predecessor {} died before it handed over the state of the application: {error}",
+                    predecessor.pid()
+                );
+                Ok(())
+            }
+            Err(error) => Err(Error::state(error)),
+        }
     }
+}
+
+/// Whether the other end of a stream was closed.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl Offered {

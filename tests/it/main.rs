@@ -25,6 +25,7 @@ mod failure;
 mod handover;
 mod http;
 mod inheritance;
+mod kill;
 mod kit;
 mod limits;
 mod listeners;

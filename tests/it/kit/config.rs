@@ -78,6 +78,11 @@ impl Config {
         }
     }
 
+    pub(crate) fn also_on(mut self, address: &str) -> Self {
+        self.listen.push(address.to_owned());
+        self
+    }
+
     pub(crate) fn limit(mut self, key: &'static str, value: u64) -> Self {
         self.limits.insert(key, value);
         self

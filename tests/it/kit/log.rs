@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
+use std::time::Instant;
 
 use super::{PATIENCE, SLICE};
 
@@ -95,6 +96,21 @@ impl Log {
         ended.expect("waited in vain for the last process of the service to end");
     }
 
+    /// Whether no process of the service is left.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().open == 0
+    }
+
+    /// Waits until there are more lines than at `place`, or no process is left
+    /// to write one.
+    pub(crate) fn wait_for_more(&self, place: Place) {
+        let more = self.wait(|state| {
+            let more = state.lines.len() > place.0 || state.open == 0;
+            more.then_some(())
+        });
+        more.expect("waited in vain for anything more in the log");
+    }
+
     /// How many lines contain `words` by now.
     pub(crate) fn count(&self, words: &str) -> usize {
         self.lines_with(words).len()
@@ -118,11 +134,10 @@ impl Log {
             if let Some(found) = find(&state) {
                 return Some(found);
             }
-            let (changed, slice) = self.shared.changed.wait_timeout(state, SLICE).unwrap();
-            state = changed;
-            if slice.timed_out() {
-                left = left.checked_sub(SLICE)?;
-            }
+            let begun = Instant::now();
+            state = self.shared.changed.wait_timeout(state, SLICE).unwrap().0;
+            // Also where there is always something new.
+            left = left.checked_sub(begun.elapsed().min(SLICE))?;
         }
     }
 

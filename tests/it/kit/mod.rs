@@ -47,7 +47,7 @@ pub(crate) use self::notify::NotifySocket;
 pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, Process};
 pub(crate) use self::program::{Program, Running, say_skipped};
-pub(crate) use self::service::{Held, Launch, Service};
+pub(crate) use self::service::{BLESS, Held, Launch, Service, pid_in};
 pub(crate) use self::systemd::Systemd;
 pub(crate) use self::tether::Tether;
 
