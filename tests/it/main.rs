@@ -17,6 +17,7 @@ mod bad_predecessor;
 mod bad_successor;
 mod clients;
 mod conformance;
+mod descriptors;
 mod drain;
 mod examples;
 mod failure;

@@ -71,14 +71,7 @@ impl Program {
             !required.any(|word| word == "all" || word == name),
             "{name} is not installed, and {REQUIRED} requires it"
         );
-        let test = thread::current();
-        let line = format!(
-            "skipped: {} needs {name}, which is not installed\n",
-            test.name().unwrap_or_default()
-        );
-        // Not `eprintln!`, whose words the test harness keeps to itself when a
-        // test passes.
-        io::stderr().write_all(line.as_bytes()).unwrap();
+        skipped(&format!("it needs {name}, which is not installed"));
         None
     }
 
@@ -125,6 +118,16 @@ impl Program {
         running.errors.follow(child.stderr.take().unwrap());
         running
     }
+}
+
+/// Says that a test is skipped, and why.
+pub(super) fn skipped(why: &str) {
+    let test = thread::current();
+    let test = test.name().unwrap_or_default();
+    let line = format!("skipped: {test}: {why}\n");
+    // Not `eprintln!`, whose words the test harness keeps to itself when a test
+    // passes.
+    io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 impl Running {
