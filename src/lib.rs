@@ -99,6 +99,8 @@ mod pid_file;
 mod raw;
 mod request;
 mod roster;
+#[cfg(test)]
+mod seeds;
 mod server;
 mod status;
 mod transition;
@@ -115,6 +117,11 @@ pub mod fuzzing {
     /// Chunked bodies.
     pub fn chunks(bytes: &[u8]) {
         crate::connection::oracle::chunks(bytes);
+    }
+
+    /// What the ends of a handoff say to each other.
+    pub fn handoff(script: &[u8]) {
+        crate::handoff::oracle::check(script);
     }
 
     /// Whole connections.

@@ -48,6 +48,8 @@
 
 pub(crate) mod channel;
 pub(crate) mod message;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 pub(crate) mod predecessor;
 pub(crate) mod successor;
 
