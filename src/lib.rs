@@ -138,6 +138,8 @@ mod pid_file;
 mod raw;
 mod request;
 mod roster;
+#[cfg(test)]
+mod seeds;
 mod server;
 mod status;
 mod supervisor;
@@ -155,6 +157,11 @@ pub mod fuzzing {
     /// Chunked bodies.
     pub fn chunks(bytes: &[u8]) {
         crate::connection::oracle::chunks(bytes);
+    }
+
+    /// What the ends of a handoff say to each other.
+    pub fn handoff(script: &[u8]) {
+        crate::handoff::oracle::check(script);
     }
 
     /// Whole connections.

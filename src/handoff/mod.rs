@@ -52,6 +52,8 @@ pub(crate) mod channel;
 #[cfg(test)]
 mod kill;
 pub(crate) mod message;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod oracle;
 pub(crate) mod predecessor;
 pub(crate) mod successor;
 

@@ -471,22 +471,23 @@ impl Successor {
         }
     }
 
-    /// One that serves and is played by a test, which has the other end.
-    #[cfg(test)]
-    pub(crate) fn played() -> (Self, Channel<FromSuccessor, FromPredecessor>) {
-        let (channel, theirs) = open_channel().unwrap();
+    /// One that has just been started and has no process, so that a test can
+    /// play it: that has the other end.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn played() -> io::Result<(Self, OwnedFd)> {
+        let (channel, theirs) = open_channel()?;
         let successor = Successor {
             channel: Some(channel),
             process: Process::Gone,
             pid: None,
             claimant: None,
             begun: Instant::now(),
-            step: Step::Serving,
+            step: Step::AwaitingClaim,
             is_our_child: true,
             last_words: None,
             hung_up: None,
         };
-        (successor, Channel::new(theirs).unwrap())
+        Ok((successor, theirs))
     }
 
     /// Leaves it alone, except for reaping it when it exits.
@@ -636,8 +637,8 @@ mod tests {
 
     #[test]
     fn one_that_never_stops_talking_is_heard_one_message_at_a_time() {
-        let (mut successor, theirs) = Successor::played();
-        successor.step = Step::AwaitingClaim;
+        let (mut successor, theirs) = Successor::played().unwrap();
+        let theirs = Channel::<FromSuccessor, FromPredecessor>::new(theirs).unwrap();
         let reasons = ["the moon is full", "the sun is dark"];
         for reason in reasons.map(str::to_owned) {
             theirs.send(&FromSuccessor::Failed { reason }, &[]).unwrap();

@@ -9,6 +9,8 @@ use std::time::Duration;
 use async_io::{Async, Timer};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
+#[cfg(any(test, fuzzing))]
+use rustix::net::{SocketFlags, socketpair};
 use rustix::process::{Pid, PidfdFlags, Resource, pidfd_open};
 use smol::future::FutureExt as _;
 
@@ -138,6 +140,21 @@ impl Predecessor {
                 unexpected(&message, descriptors.len()),
             )),
         }
+    }
+
+    /// One that has said welcome and has no process, so that a test can play
+    /// it: that has the other end.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn played() -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let predecessor = Predecessor {
+            channel: Some(Channel::new(ours)?),
+            pid: 1,
+            generation: 1,
+            hands_over: true,
+        };
+        Ok((predecessor, theirs))
     }
 
     /// Whether it has exited, as far as we have heard.

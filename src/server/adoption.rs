@@ -200,3 +200,107 @@ fn verify(record: &ConnectionRecord, socket: &OwnedFd) -> io::Result<Peer> {
 fn wrong(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::fs::File;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::*;
+    use crate::ledger::{Ledger, Trace};
+    use crate::seeds::Chance;
+
+    fn record(peer: &str, slot: usize, bytes: usize) -> ConnectionRecord {
+        ConnectionRecord {
+            peer: peer.to_owned(),
+            listener: "web".to_owned(),
+            slot: slot as u32,
+            served: true,
+            waited_ms: u64::MAX,
+            bytes,
+        }
+    }
+
+    /// A socket, and whether it is one to be adopted.
+    fn socket(chance: &mut Chance) -> (OwnedFd, bool) {
+        let (stream, _) = UnixStream::pair().unwrap();
+        match chance.below(12) {
+            0 => (stream.into(), false),
+            1 => (File::open("/dev/null").unwrap().into(), false),
+            2 => {
+                let dir = tempfile::tempdir().unwrap();
+                let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
+                listener.set_nonblocking(true).unwrap();
+                (listener.into(), false)
+            }
+            _ => {
+                stream.set_nonblocking(true).unwrap();
+                (stream.into(), true)
+            }
+        }
+    }
+
+    /// Of any delivery, the first connections are taken, up to the first that
+    /// cannot be had, each with its own bytes; and no other.
+    #[test]
+    fn whatever_is_delivered_what_is_taken_is_a_beginning_of_it() {
+        let mut chance = Chance::default();
+        for _ in 0..500 {
+            let announced = chance.below(6);
+            let payload: Vec<u8> = (0..chance.below(30) as u8).collect();
+            let mut connections = Vec::new();
+            let mut descriptors = Vec::new();
+            let mut expected = Vec::new();
+            let (mut at, mut is_over) = (0, false);
+            for slot in 0..announced {
+                let peer = ["unix", "unix", "unix", "127.0.0.1:9"][chance.below(4)];
+                let bytes = [0, 0, chance.below(9), usize::MAX][chance.below(4)];
+                connections.push(record(peer, slot, bytes));
+                // Some are lost on the way.
+                let is_sound = match chance.below(10) {
+                    0 => false,
+                    _ if descriptors.len() < slot => false,
+                    _ => {
+                        let (socket, is_sound) = socket(&mut chance);
+                        descriptors.push(socket);
+                        is_sound
+                    }
+                };
+                let luggage = payload[at..].get(..bytes);
+                is_over |= !is_sound || peer != "unix" || luggage.is_none();
+                if let Some(luggage) = luggage.filter(|_| !is_over) {
+                    expected.push(luggage.to_vec());
+                    at += luggage.len();
+                }
+            }
+            let ledger = Ledger::create().unwrap();
+            let copy = ledger.as_fd().try_clone_to_owned().unwrap();
+            let mut adoption = Adoption::prepare(100);
+            adoption.expect(announced, Some(copy)).unwrap();
+            let (roster, attended) = (Rc::new(Roster::default()), Rc::default());
+            let attending: Rc<RefCell<Vec<Parcel>>> = Rc::clone(&attended);
+            let attend: Attend = Rc::new(move |parcel| attending.borrow_mut().push(parcel));
+            let delivery = Delivery {
+                batch: 0,
+                connections,
+                descriptors,
+                bytes: payload,
+            };
+            let (taken, room) = adoption.adopt(delivery, &roster, &attend);
+            let attended = attended.take();
+            assert_eq!(taken, expected.len());
+            assert_eq!(adoption.adopted(), taken);
+            assert_eq!(adoption.expected(), 0);
+            assert_eq!(roster.len(), taken);
+            let luggage: Vec<Vec<u8>> = attended.iter().map(|it| it.past.bytes.to_vec()).collect();
+            assert_eq!(luggage, expected);
+            assert_eq!(room > 0, taken == announced);
+            drop(attended);
+            let traces = ledger.read(announced);
+            assert!(traces[..taken].iter().all(|it| *it == Trace::Closed));
+            assert!(traces[taken..].iter().all(|it| *it == Trace::Untouched));
+        }
+    }
+}

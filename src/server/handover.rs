@@ -657,7 +657,7 @@ mod tests {
         fn set() -> Self {
             let attended = Rc::new(RefCell::new(Vec::new()));
             let attending = Rc::clone(&attended);
-            let (successor, theirs) = Successor::played();
+            let (successor, theirs) = Successor::played().unwrap();
             Scene {
                 handover: Handover::begin(
                     Rc::default(),
@@ -667,7 +667,7 @@ mod tests {
                     usize::MAX,
                 ),
                 successor,
-                theirs,
+                theirs: Channel::new(theirs).unwrap(),
                 attended,
             }
         }

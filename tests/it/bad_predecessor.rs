@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::{panic, thread};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, socket_with}
 use rustix::pipe::pipe;
 use serde_json::{Value, json};
 
-use crate::kit::{Client, Config, End, FalsePredecessor, FarEnd, Guest};
+use crate::kit::{Chance, Client, Config, End, FalsePredecessor, FarEnd, Guest, Service};
 
 /// One that gives up before it serves, and says this in one line.
 fn gives_up(predecessor: &FalsePredecessor, words: &[&str]) {
@@ -529,14 +529,9 @@ impl Scene {
     fn assert_as_before(&mut self) {
         let successor = self.predecessor.successor();
         assert_eq!(successor.get("/").generation(), 2);
-        // What happened before a question is done with when the next one is
-        // read.
-        for _ in 0..3 {
-            let answer = self.client.get("/").unwrap();
-            assert!(!answer.closes(), "{answer:?}");
-        }
-        let process = successor.current();
-        assert_eq!(process.kinds_of_descriptors(), self.descriptors);
+        let answer = self.client.get("/").unwrap();
+        assert!(!answer.closes(), "{answer:?}");
+        successor.current().wait_for_descriptors(&self.descriptors);
     }
 
     /// Checks that it stops when it is told to.
@@ -556,7 +551,7 @@ mod the_connections {
     fn with_one_that_is(bad: impl AsFd, peer: &str, reason: &str) {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
-        let [mut first, last] = [predecessor.guest(), predecessor.guest()];
+        let [mut first, last] = [Guest::arrive(), Guest::arrive()];
         let mut record = first.record(1);
         record["peer"] = peer.into();
         let (taken, room) = predecessor.hand_over(
@@ -620,7 +615,7 @@ mod the_connections {
     fn that_are_fewer_than_announced() {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
-        let mut guest = predecessor.guest();
+        let mut guest = Guest::arrive();
         let records = [guest.record(0), guest.record(1)];
         let taken = predecessor.hand_over(0, &records, &[guest.socket.as_fd()], b"");
         assert_eq!(taken, (1, 0));
@@ -635,7 +630,7 @@ mod the_connections {
     fn that_are_more_than_announced() {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
-        let mut guest = predecessor.guest();
+        let mut guest = Guest::arrive();
         let sockets = [guest.socket.as_fd(); 253];
         let (taken, room) = predecessor.hand_over(0, &[guest.record(0)], &sockets, b"");
         assert_eq!(taken, 1);
@@ -652,7 +647,7 @@ mod the_connections {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
         for (batch, bytes) in [(0, 10), (1, u64::MAX)] {
-            let guest = predecessor.guest();
+            let guest = Guest::arrive();
             let mut record = guest.record(0);
             record["bytes"] = bytes.into();
             let sockets = [guest.socket.as_fd()];
@@ -669,7 +664,7 @@ mod the_connections {
     fn that_have_more_to_say_than_announced() {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
-        let mut guest = predecessor.guest();
+        let mut guest = Guest::arrive();
         let mut record = guest.record(0);
         let request = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
         record["bytes"] = request.len().into();
@@ -689,11 +684,7 @@ mod the_connections {
     fn that_have_absurd_numbers() {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
-        let mut guests = [
-            predecessor.guest(),
-            predecessor.guest(),
-            predecessor.guest(),
-        ];
+        let mut guests = [Guest::arrive(), Guest::arrive(), Guest::arrive()];
         // Two of them in one place of the ledger, far behind its end.
         let records = guests.each_ref().map(|it| it.record(u32::MAX));
         let sockets = guests.each_ref().map(|it| it.socket.as_fd());
@@ -713,7 +704,7 @@ mod the_connections {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
         for (batch, waited) in [(0, u64::MAX), (1, u64::MAX / 2), (2, 1 << 40)] {
-            let mut guest = predecessor.guest();
+            let mut guest = Guest::arrive();
             let mut record = guest.record(0);
             record["waited_ms"] = waited.into();
             let sockets = [guest.socket.as_fd()];
@@ -731,7 +722,7 @@ mod the_connections {
         let mut scene = Scene::set();
         let predecessor = &scene.predecessor;
         // Reset: the client closes with something unread.
-        let Guest { client, socket } = predecessor.guest();
+        let Guest { client, socket } = Guest::arrive();
         rustix::io::write(&socket, b"x").unwrap();
         let record = Guest::describe(&client.name(), 0);
         drop(client);
@@ -739,7 +730,7 @@ mod the_connections {
         assert_eq!(taken.0, 1);
         drop(socket);
         // The client will ask for nothing more.
-        let mut guest = predecessor.guest();
+        let mut guest = Guest::arrive();
         guest
             .client
             .send("GET / HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -751,7 +742,7 @@ mod the_connections {
         assert_eq!(guest.client.answer().unwrap().text(), "hello");
         guest.client.wait_for_close().unwrap();
         // We have.
-        let mut guest = predecessor.guest();
+        let mut guest = Guest::arrive();
         rustix::net::shutdown(&guest.socket, Shutdown::Both).unwrap();
         let taken = predecessor.hand_over(2, &[guest.record(2)], &[guest.socket.as_fd()], b"");
         assert_eq!(taken.0, 1);
@@ -912,6 +903,160 @@ mod what_it_says_later {
             assert_eq!(successor.current().wait_exit(), End::Exit(0));
         }
     }
+}
+
+/// A message, and what goes with it.
+struct Packet {
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Packet {
+    fn new(message: &Value, descriptors: Vec<OwnedFd>) -> Self {
+        Packet {
+            bytes: message.to_string().into_bytes(),
+            descriptors,
+        }
+    }
+
+    /// Makes something else of it, which may mean something, too.
+    fn garble(&mut self, chance: &mut Chance) {
+        if chance.below(3) > 0 {
+            self.bytes = chance.garble(&self.bytes);
+        }
+        if chance.below(2) > 0 {
+            return;
+        }
+        let other: OwnedFd = match chance.below(6) {
+            0 => File::open("/dev/null").unwrap().into(),
+            1 => UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+            2 => TcpListener::bind("127.0.0.1:0").unwrap().into(),
+            3 => UnixStream::pair().unwrap().0.into(),
+            4 => FarEnd::pair().1,
+            _ => memfd_create("another", MemfdFlags::CLOEXEC).unwrap(),
+        };
+        let at = chance.below(self.descriptors.len() + 1);
+        match chance.below(3) {
+            0 => self.descriptors.insert(at, other),
+            1 => self.descriptors.truncate(at),
+            _ => {
+                self.descriptors.truncate(at);
+                self.descriptors.push(other);
+            }
+        }
+    }
+}
+
+/// Everything that a predecessor says.
+fn everything() -> Vec<Packet> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let bound = listener.local_addr().unwrap().to_string();
+    let record = json!({
+        "name": "127.0.0.1:0",
+        "addr": { "requested": "127.0.0.1:0", "bound": bound },
+        "fd": 0,
+    });
+    let listeners = json!({
+        "message": "listeners",
+        "listeners": [record],
+        "more": false,
+        "state": { "fd": 1, "bytes": 8 },
+    });
+    let (ours, state) = UnixStream::pair().unwrap();
+    rustix::io::write(&ours, &[0; 8]).unwrap();
+    let serve = json!({ "message": "serve", "ledger": true, "connections": 2 });
+    let guests = [Guest::arrive(), Guest::arrive()];
+    let mut connections = json!({
+        "message": "connections",
+        "batch": 0,
+        "connections": [guests[0].record(0), guests[1].record(1)],
+    });
+    connections["connections"][1]["bytes"] = 4.into();
+    let mut connections = Packet::new(&connections, guests.map(|it| it.socket).into());
+    connections.bytes.extend(b"\nGET ");
+    let stdin = File::open("/dev/null").unwrap();
+    vec![
+        Packet::new(&FalsePredecessor::welcome(), vec![stdin.into()]),
+        Packet::new(&listeners, vec![listener.into(), state.into()]),
+        Packet::new(&serve, vec![FalsePredecessor::ledger().0]),
+        connections,
+        Packet::new(&json!({ "message": "handed_over" }), Vec::new()),
+        Packet::new(&json!({ "message": "proven" }), Vec::new()),
+    ]
+}
+
+/// Says all this to a successor, and is gone; tells whether that serves. If it
+/// does, it comes to have open what is `usual`.
+fn say(packets: &[Packet], usual: &BTreeMap<String, usize>) -> bool {
+    let mut predecessor = FalsePredecessor::start_after(Config::new(), |channel| {
+        for packet in packets {
+            let descriptors: Vec<_> = packet.descriptors.iter().map(AsFd::as_fd).collect();
+            channel.say_bytes(&packet.bytes, &descriptors);
+        }
+    });
+    predecessor.close_the_channel();
+    let successor = predecessor.successor();
+    let address = successor.log().wait_until("an outcome", |lines| {
+        lines.iter().find_map(|line| {
+            let serving = line.split_once(" is serving on ");
+            match serving {
+                Some((_, address)) => Some(Some(address.parse().unwrap())),
+                None if line.contains("giving up: ") => Some(None),
+                None => None,
+            }
+        })
+    });
+    let process = successor.first();
+    let Some(address) = address else {
+        assert_eq!(process.wait_exit(), End::Exit(1));
+        return false;
+    };
+    let mut client = Client::connect(&address).unwrap();
+    assert_eq!(client.get("/").unwrap().status, 200);
+    process.wait_for_descriptors(usual);
+    drop(client);
+    process.term();
+    assert_eq!(process.wait_exit(), End::Exit(0));
+    true
+}
+
+/// One message of all is garbled, or has other descriptors than it should: the
+/// successor either gives up, or it serves and has nothing open that it would
+/// not have otherwise.
+#[test]
+fn whatever_it_says() {
+    /// With another one the test says something else.
+    const SEED: u64 = 0x6865_6972_6c6f_6f6d;
+    const ROUNDS: usize = 150;
+    let service = Service::start(Config::new());
+    let _client = service.settle();
+    let usual = service.current().kinds_of_descriptors();
+    assert!(say(&everything(), &usual));
+    let mut chance = Chance::new(SEED);
+    let mut served = 0;
+    for round in 0..ROUNDS {
+        let mut packets = everything();
+        let number = chance.below(packets.len());
+        packets[number].garble(&mut chance);
+        if let [stdin] = packets[0].descriptors.as_mut_slice() {
+            // Whatever it is, it is kept.
+            *stdin = File::open("/dev/null").unwrap().into();
+        }
+        match panic::catch_unwind(|| say(&packets, &usual)) {
+            Ok(is_serving) => served += usize::from(is_serving),
+            Err(panic) => {
+                let Packet { bytes, descriptors } = &packets[number];
+                let (bytes, descriptors) = (bytes.escape_ascii(), descriptors.len());
+                eprintln!(
+                    "round {round} of seed {SEED:#x}: {bytes} with {descriptors} descriptors"
+                );
+                panic::resume_unwind(panic);
+            }
+        }
+    }
+    // Or else one of the two outcomes is not tested.
+    assert!((ROUNDS / 10..ROUNDS).contains(&served), "{served}");
 }
 
 impl Guest {

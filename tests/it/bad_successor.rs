@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
 
 use rustix::fs::{SealFlags, fcntl_add_seals, ftruncate};
 use rustix::io::{Errno, pwrite};
 use rustix::net::Shutdown;
 use serde_json::{Value, json};
 
-use crate::kit::{Client, Config, FalseSuccessor, Launch, Service};
+use crate::kit::{Batch, Chance, Client, Config, FalseSuccessor, Launch, Service};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -36,7 +37,9 @@ impl Scene {
     fn of(config: Config, clients: usize) -> Self {
         let service = Launch::api(config).linked_binary().start();
         let clients = (0..clients).map(|_| kept_alive(&service)).collect();
-        let descriptors = descriptors(&service);
+        let client = service.settle();
+        let descriptors = service.current().kinds_of_descriptors();
+        drop(client);
         Scene {
             service,
             clients,
@@ -62,7 +65,9 @@ impl Scene {
             assert_eq!(answer.pid(), pid);
             assert!(!answer.closes(), "{answer:?}");
         }
-        assert_eq!(descriptors(&self.service), self.descriptors);
+        let _client = self.service.settle();
+        let process = self.service.current();
+        process.wait_for_descriptors(&self.descriptors);
     }
 
     /// Checks that a good successor is as welcome as ever.
@@ -86,11 +91,6 @@ fn kept_alive(service: &Service) -> Client {
     client
 }
 
-fn descriptors(service: &Service) -> BTreeMap<String, usize> {
-    let _client = service.settle();
-    service.current().kinds_of_descriptors()
-}
-
 /// The whole story of a successor that breaks the rules in one of these ways.
 fn survives(what: &str, reason: &str, ways: &[&dyn Fn(&mut FalseSuccessor)]) {
     let mut scene = Scene::with_clients(3);
@@ -103,19 +103,17 @@ fn survives(what: &str, reason: &str, ways: &[&dyn Fn(&mut FalseSuccessor)]) {
     scene.assert_restarts();
 }
 
-/// Takes over, and has the connections, which it has not acknowledged; returns
-/// the number of their batch.
-fn take_connections(successor: &FalseSuccessor) -> u64 {
+/// Takes over, and has the three connections, which it has not acknowledged.
+fn take_connections(successor: &FalseSuccessor) -> Vec<Batch> {
     successor.take_over(100);
-    let batch = successor.connections();
-    assert_eq!(batch.sockets.len(), 3);
-    batch.number
+    successor.take(3)
 }
 
 /// The same, and acknowledges them.
-fn adopt_connections(successor: &FalseSuccessor) {
-    let batch = take_connections(successor);
-    successor.say_adopted(batch, 3, 100);
+fn adopt_connections(successor: &FalseSuccessor) -> Vec<Batch> {
+    let batches = take_connections(successor);
+    batches.iter().for_each(|batch| successor.adopt(batch));
+    batches
 }
 
 #[test]
@@ -125,20 +123,19 @@ fn one_that_acknowledges_what_it_was_not_sent() {
         "`adopted` out of order",
         &[
             // Another batch.
-            &|it| it.say_adopted(take_connections(it) + 1, 3, 100),
+            &|it| it.say_adopted(take_connections(it).len(), 1, 100),
             &|it| {
                 take_connections(it);
-                it.say_adopted(u64::MAX, 3, 100);
+                it.say_adopted(u64::MAX, 1, 100);
             },
             // More than there was in it.
-            &|it| it.say_adopted(take_connections(it), 4, 100),
-            &|it| it.say_adopted(take_connections(it), u64::MAX, u64::MAX),
-            // The same batch twice.
+            &|it| it.say_adopted(0, take_connections(it)[0].len() + 1, 100),
             &|it| {
-                let batch = take_connections(it);
-                it.say_adopted(batch, 3, 100);
-                it.say_adopted(batch, 3, 100);
+                take_connections(it);
+                it.say_adopted(0, u64::MAX, u64::MAX);
             },
+            // The same batch twice.
+            &|it| it.adopt(&adopt_connections(it)[0]),
             // Any at all, without having had room for one.
             &|it| {
                 assert!(it.take_over(0).is_none());
@@ -152,10 +149,16 @@ fn one_that_acknowledges_what_it_was_not_sent() {
 #[test]
 fn one_that_acknowledges_what_is_no_number() {
     let taken = |taken: Value| {
-        move |it: &mut FalseSuccessor| it.say_adopted(take_connections(it), taken.clone(), 100)
+        move |it: &mut FalseSuccessor| {
+            take_connections(it);
+            it.say_adopted(0, taken.clone(), 100);
+        }
     };
     let room = |room: Value| {
-        move |it: &mut FalseSuccessor| it.say_adopted(take_connections(it), 3, room.clone())
+        move |it: &mut FalseSuccessor| {
+            take_connections(it);
+            it.say_adopted(0, 1, room.clone());
+        }
     };
     survives(
         UNDONE,
@@ -184,10 +187,9 @@ fn one_that_acknowledges_batches_out_of_order() {
     let mut scene = Scene::with_clients(40);
     let successor = scene.service.restart_into_false_successor();
     successor.take_over(100);
-    let (first, second) = (successor.connections(), successor.connections());
-    assert_eq!(first.sockets.len() + second.sockets.len(), 40);
-    successor.say_adopted(second.number, second.sockets.len(), 100);
-    drop((first, second));
+    let batches = successor.take(40);
+    successor.adopt(&batches[1]);
+    drop(batches);
     scene.assert_came_to_nothing(&successor, UNDONE, "`adopted` out of order");
     scene.assert_restarts();
 }
@@ -265,8 +267,8 @@ fn one_that_speaks_at_length_when_it_serves() {
     // In the message itself, and behind it.
     let say = |separator: char, length: usize| {
         move |it: &mut FalseSuccessor| {
-            let batch = take_connections(it);
-            let adopted = json!({ "message": "adopted", "batch": batch, "taken": 3, "room": 9 });
+            take_connections(it);
+            let adopted = json!({ "message": "adopted", "batch": 0, "taken": 1, "room": 9 });
             let packet = format!("{adopted}{separator}{}", " ".repeat(length));
             it.channel().say_bytes(packet.as_bytes(), &[]);
         }
@@ -363,10 +365,10 @@ fn one_that_sends_descriptors_that_nobody_wants() {
         channel.expect("listeners");
         say(json!({ "message": "ready", "listeners": [], "room": 100 }));
         channel.expect("serve");
-        let batch = successor.connections();
-        let taken = batch.sockets.len();
-        say(json!({ "message": "adopted", "batch": batch.number, "taken": taken, "room": 9 }));
-        drop(batch);
+        for batch in successor.take(3) {
+            let (batch, taken) = (batch.number, batch.len());
+            say(json!({ "message": "adopted", "batch": batch, "taken": taken, "room": 9 }));
+        }
         say(json!({ "message": "failed", "reason": "it has too many" }));
         channel.say_bytes(b"}{", &descriptors);
         scene.assert_came_to_nothing(&successor, UNDONE, "it said: it has too many");
@@ -403,9 +405,9 @@ fn room_that_is_absurd_is_room_for_all() {
     successor.take_over(u64::MAX);
     let mut arrived = 0;
     while arrived < 40 {
-        let batch = successor.connections();
-        arrived += batch.sockets.len();
-        successor.say_adopted(batch.number, batch.sockets.len(), u64::MAX);
+        let batch = successor.take_batch();
+        arrived += batch.len();
+        successor.say_adopted(batch.number, batch.len(), u64::MAX);
     }
     successor.die();
     scene.assert_came_to_nothing(&successor, UNDONE, "signal: 9");
@@ -419,10 +421,8 @@ fn room_for_one_is_taken_by_one() {
     let mut scene = Scene::with_clients(3);
     let successor = scene.service.restart_into_false_successor();
     successor.take_over(1);
-    let batch = successor.connections();
-    assert_eq!(batch.sockets.len(), 1);
-    successor.say_adopted(batch.number, 1, 0);
-    drop(batch);
+    successor.take(1);
+    successor.say_adopted(0, 1, 0);
     successor.channel().expect("handed_over");
     successor.die();
     scene.assert_came_to_nothing(&successor, UNDONE, "signal: 9");
@@ -436,9 +436,9 @@ fn what_it_does_not_take_is_served_to_its_end_by_its_predecessor() {
     let successor = scene.service.restart_into_false_successor();
     let pid = scene.service.current().pid();
     successor.take_over(100);
-    let batch = successor.connections();
-    successor.say_adopted(batch.number, 0, 100);
-    drop(batch);
+    for batch in successor.take(3) {
+        successor.say_adopted(batch.number, 0, 100);
+    }
     successor.channel().expect("handed_over");
     for client in &mut scene.clients {
         let answer = client.get("/").unwrap();
@@ -449,7 +449,7 @@ fn what_it_does_not_take_is_served_to_its_end_by_its_predecessor() {
     scene
         .service
         .log()
-        .wait_for("the successor had no room for 3");
+        .wait_for("the successor had no room for ");
     successor.die();
     scene.service.wait_failure_of(&successor);
     scene.clients = vec![kept_alive(&scene.service)];
@@ -469,7 +469,7 @@ fn one_that_is_not_the_process_that_was_started() {
     let listeners = successor.channel().expect("listeners");
     successor.be_ready(&listeners, 100);
     successor.channel().expect("serve");
-    let batch = successor.connections();
+    let batches = successor.take(3);
     successor.die();
     scene
         .service
@@ -480,11 +480,11 @@ fn one_that_is_not_the_process_that_was_started() {
         .log()
         .wait_for("3 connections that were handed over are left to the successor");
     // They are the successor's, which is us.
-    for (client, socket) in scene.clients.iter_mut().zip(&batch.sockets) {
-        assert!(client.is_silent());
+    assert!(scene.clients.iter().all(Client::is_silent));
+    for socket in batches.iter().flat_map(|batch| &batch.sockets) {
         rustix::net::shutdown(socket, Shutdown::Write).unwrap();
     }
-    drop((batch, listeners));
+    drop((batches, listeners));
     scene
         .clients
         .iter_mut()
@@ -508,24 +508,24 @@ fn ledger_decides(write: impl Fn(&OwnedFd), served: [bool; 3]) {
     let pid = scene.service.current().pid();
     let successor = scene.service.restart_into_false_successor();
     let ledger = successor.take_over(100).expect("the ledger comes along");
-    let batch = successor.connections();
-    let slots: Vec<_> = batch.records.iter().map(|it| &it["slot"]).collect();
-    assert_eq!(slots, [&json!(0), &json!(1), &json!(2)]);
-    successor.say_adopted(batch.number, 3, 100);
+    let batches = successor.take(3);
+    let records: Vec<Value> = batches.iter().flat_map(|it| it.records.clone()).collect();
+    for (slot, record) in records.iter().enumerate() {
+        assert_eq!(record["slot"], slot);
+    }
+    batches.iter().for_each(|batch| successor.adopt(batch));
     for client in &mut scene.clients {
         client.send(GET).unwrap();
     }
     write(&ledger);
     successor.die();
-    let peers = batch.records.iter().map(|it| it["peer"].clone());
-    let peers: Vec<_> = peers.collect();
-    drop((batch.sockets, ledger));
+    drop((batches, ledger));
     let failure = scene.service.wait_failure_of(&successor);
     failure.assert_says("signal: 9");
     scene.service.assert_undisturbed();
-    for (peer, is_served) in peers.iter().zip(served) {
+    for (record, is_served) in records.iter().zip(served) {
         let mut clients = scene.clients.iter_mut();
-        let client = clients.find(|it| it.name() == *peer).unwrap();
+        let client = clients.find(|it| record["peer"] == it.name()).unwrap();
         let answer = client.answer();
         if is_served {
             let answer = answer.unwrap();
@@ -589,4 +589,50 @@ fn the_ledger_cannot_be_sealed_against_its_owner() {
         assert_eq!(sealed, Err(Errno::PERM));
     };
     ledger_decides(seal, [true; 3]);
+}
+
+/// One message is garbled: whether it means something or not, the death that
+/// follows it leaves everything as it was.
+#[test]
+fn whatever_it_says() {
+    /// With another one the test says something else.
+    const SEED: u64 = 0x6865_6972_6c6f_6f6d;
+    let null = File::open("/dev/null").unwrap();
+    let mut chance = Chance::new(SEED);
+    let mut scene = Scene::with_clients(3);
+    for round in 0..60 {
+        let successor = scene.service.restart_into_false_successor();
+        let message = match chance.below(4) {
+            0 => {
+                successor.channel().expect("welcome");
+                successor.claim()
+            }
+            1 => {
+                successor.take_listeners();
+                json!({ "message": "ready", "listeners": ["127.0.0.1:1"], "room": 100 })
+            }
+            2 => {
+                take_connections(&successor);
+                json!({ "message": "adopted", "batch": 0, "taken": 1, "room": 100 })
+            }
+            _ => {
+                adopt_connections(&successor);
+                json!({ "message": "published" })
+            }
+        };
+        let bytes = chance.garble(message.to_string().as_bytes());
+        let descriptors = vec![null.as_fd(); [0, 0, 3][chance.below(3)]];
+        successor.channel().say_bytes(&bytes, &descriptors);
+        successor.die();
+        let story = AssertUnwindSafe(|| {
+            scene.service.wait_failure_of(&successor);
+            scene.assert_as_before();
+        });
+        if let Err(panic) = panic::catch_unwind(story) {
+            let (bytes, descriptors) = (bytes.escape_ascii(), descriptors.len());
+            eprintln!("round {round} of seed {SEED:#x}: {bytes} with {descriptors} descriptors");
+            panic::resume_unwind(panic);
+        }
+    }
+    scene.assert_restarts();
 }

@@ -19,6 +19,7 @@ mod bad_successor;
 mod clients;
 mod conformance;
 mod control;
+mod descriptors;
 mod drain;
 mod examples;
 mod failure;

@@ -21,8 +21,6 @@ mod answers;
 mod chunks;
 mod exchange;
 mod head;
-#[cfg(test)]
-mod mutation;
 
 pub(crate) use self::chunks::check as chunks;
 #[cfg(fuzzing)]
@@ -46,69 +44,66 @@ fn find(bytes: &[u8], sought: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{self, AssertUnwindSafe};
-    use std::path::PathBuf;
-    use std::{env, fs};
+    use std::panic::AssertUnwindSafe;
 
     use smol::future::FutureExt;
 
-    use super::mutation::Mutations;
     use super::{chunks, exchange, head};
+    use crate::seeds::{check_all, inputs, report, seeds};
 
-    /// With another one the tests try other bytes.
-    const SEED: u64 = 0x6865_6972_6c6f_6f6d;
-
-    /// The seeds of a fuzzer, with their names.
-    fn seeds(fuzzer: &str) -> Vec<(String, Vec<u8>)> {
-        // Not `env!`: the tests may run on another machine than they were
-        // built on.
-        let root = env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| ".".into(), PathBuf::from);
-        let directory = root.join("tests/seeds").join(fuzzer);
-        let mut seeds: Vec<_> = fs::read_dir(&directory)
-            .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
-            .map(|entry| {
-                let path = entry.unwrap().path();
-                let name = path.file_name().unwrap().to_string_lossy().into_owned();
-                (name, fs::read(&path).unwrap())
-            })
-            .collect();
-        // The order of a directory is another one on another machine.
-        seeds.sort();
-        assert!(!seeds.is_empty(), "{fuzzer} has no seeds");
-        seeds
-    }
-
-    /// The seeds themselves, and then so many mutations of them.
-    fn inputs(fuzzer: &str, mutations: usize) -> impl Iterator<Item = (String, Vec<u8>)> {
-        let seeds = seeds(fuzzer);
-        let parents = seeds.iter().map(|(_, bytes)| bytes.clone()).collect();
-        let mutations = Mutations::new(SEED, parents).take(mutations);
-        let mutations = mutations
-            .enumerate()
-            .map(|(number, bytes)| (format!("mutation {number} of seed {SEED:#x}"), bytes));
-        seeds.into_iter().chain(mutations)
-    }
-
-    fn report(name: &str, bytes: &[u8]) -> ! {
-        panic!("{name}: the bytes were \"{}\"", bytes.escape_ascii());
-    }
-
-    fn check_all(fuzzer: &str, mutations: usize, check: fn(&[u8])) {
-        for (name, bytes) in inputs(fuzzer, mutations) {
-            if panic::catch_unwind(|| check(&bytes)).is_err() {
-                report(&name, &bytes);
-            }
-        }
-    }
+    /// What a byte-wise mutation would hardly come up with.
+    const WORDS: &[&[u8]] = &[
+        b"\xfb",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b"\t",
+        b":",
+        b",",
+        b";",
+        b"0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"ffffffffffffffff",
+        b"GET / HTTP/1.1\r\n",
+        b"POST /echo HTTP/1.1\r\n",
+        b"POST /stream HTTP/1.1\r\n",
+        b"HEAD /chunks HTTP/1.0\r\n",
+        b"GET /large HTTP/1.1\r\n",
+        b"POST /some HTTP/1.1\r\n",
+        b"POST /keep HTTP/1.1\r\n",
+        b"HTTP/1.0",
+        b"HTTP/1.1",
+        b"Host: a\r\n",
+        b"Host: a\r\n\r\n",
+        b"Connection: close\r\n",
+        b"Connection: keep-alive\r\n",
+        b"Connection: upgrade\r\nUpgrade: x\r\n",
+        b"Content-Length: 5\r\n",
+        b"Content-Length: 0\r\n",
+        b"Content-Length: 18446744073709551616\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Expect: 100-continue\r\n",
+        b"\xc3\xa9",
+        b"%2e%2e/",
+        b"[::1]",
+        b"\xff",
+        b"\xfe",
+        b"\xfd",
+        b"\xfc",
+    ];
 
     #[test]
     fn heads_mean_the_same_in_pieces_and_what_the_rfc_says() {
-        check_all("head", 15_000, head);
+        check_all("head", WORDS, 15_000, head);
     }
 
     #[test]
     fn chunks_are_decoded_as_the_reference_does() {
-        check_all("chunks", 15_000, chunks);
+        check_all("chunks", WORDS, 15_000, chunks);
     }
 
     #[test]
@@ -142,7 +137,7 @@ mod tests {
     #[test]
     fn connections_keep_their_promises_whatever_comes() {
         smol::block_on(async {
-            for (name, bytes) in inputs("connection", 1_500) {
+            for (name, bytes) in inputs("connection", WORDS, 1_500) {
                 let check = AssertUnwindSafe(exchange::check(&bytes));
                 if check.catch_unwind().await.is_err() {
                     report(&name, &bytes);

@@ -66,7 +66,7 @@ impl FalsePredecessor {
         let predecessor = FalsePredecessor::start(config);
         predecessor.give_listeners();
         predecessor.channel().expect("ready");
-        let (ledger, _) = predecessor.ledger();
+        let (ledger, _) = FalsePredecessor::ledger();
         let serve = json!({ "message": "serve", "ledger": true, "connections": connections });
         predecessor.channel().say_with(&serve, &[ledger.as_fd()]);
         predecessor.wait_until_it_serves();
@@ -114,7 +114,7 @@ impl FalsePredecessor {
     }
 
     /// A ledger with a page of places that nobody has touched: both ends.
-    pub(crate) fn ledger(&self) -> (OwnedFd, OwnedFd) {
+    pub(crate) fn ledger() -> (OwnedFd, OwnedFd) {
         let ledger = memfd_create("a ledger", MemfdFlags::CLOEXEC).unwrap();
         pwrite(&ledger, &[1; 4096], 0).unwrap();
         let copy = fcntl_dupfd_cloexec(&ledger, 3).unwrap();
@@ -123,18 +123,6 @@ impl FalsePredecessor {
 
     pub(crate) fn wait_until_it_serves(&self) {
         self.successor.wait_generation(2);
-    }
-
-    /// A connection that could be handed over.
-    pub(crate) fn guest(&self) -> Guest {
-        let lobby = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = Client::connect(&Address::Tcp(lobby.local_addr().unwrap())).unwrap();
-        let (socket, _) = lobby.accept().unwrap();
-        socket.set_nonblocking(true).unwrap();
-        Guest {
-            client,
-            socket: socket.into(),
-        }
     }
 
     /// Hands connections over and returns how many of them are taken, and how
@@ -161,6 +149,17 @@ impl FalsePredecessor {
 }
 
 impl Guest {
+    pub(crate) fn arrive() -> Self {
+        let lobby = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client::connect(&Address::Tcp(lobby.local_addr().unwrap())).unwrap();
+        let (socket, _) = lobby.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Guest {
+            client,
+            socket: socket.into(),
+        }
+    }
+
     /// Its description.
     pub(crate) fn record(&self, slot: u32) -> Value {
         Guest::describe(&self.client.name(), slot)

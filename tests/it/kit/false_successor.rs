@@ -33,7 +33,36 @@ pub(crate) struct Batch {
     pub(crate) number: u64,
     pub(crate) records: Vec<Value>,
     pub(crate) sockets: Vec<OwnedFd>,
-    pub(crate) payload: Vec<u8>,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whose connections these are.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = &str> {
+        let peers = self.records.iter().map(|it| it["peer"].as_str());
+        peers.map(|it| it.expect("a peer has a name"))
+    }
+
+    /// `None` if it is another message.
+    pub(crate) fn from(heard: Heard) -> Option<Self> {
+        let Heard {
+            message,
+            descriptors,
+        } = heard;
+        if message["message"] != "connections" {
+            return None;
+        }
+        let records = message["connections"].as_array().unwrap().clone();
+        assert_eq!(records.len(), descriptors.len(), "{message}");
+        Some(Batch {
+            number: message["batch"].as_u64().unwrap(),
+            records,
+            sockets: descriptors,
+        })
+    }
 }
 
 impl Service {
@@ -69,10 +98,6 @@ impl Service {
 impl FalseSuccessor {
     pub(crate) fn channel(&self) -> &FarEnd {
         self.channel.as_ref().expect("the channel is open")
-    }
-
-    pub(crate) fn process(&self) -> &Process {
-        &self.process
     }
 
     pub(crate) fn say(&self, message: Value) {
@@ -113,17 +138,28 @@ impl FalseSuccessor {
     }
 
     /// Hears the next batch of connections.
-    pub(crate) fn connections(&self) -> Batch {
+    pub(crate) fn take_batch(&self) -> Batch {
         let heard = self.channel().expect("connections");
-        let number = heard.message["batch"].as_u64().unwrap();
-        let records = heard.message["connections"].as_array().unwrap().clone();
-        assert_eq!(records.len(), heard.descriptors.len(), "batch {number}");
-        Batch {
-            number,
-            records,
-            sockets: heard.descriptors,
-            payload: heard.payload,
+        Batch::from(heard).unwrap()
+    }
+
+    /// Hears batches until so many connections have come: how many come at a
+    /// time is chance. Without an acknowledgement not more than four do.
+    pub(crate) fn take(&self, connections: usize) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        let mut taken = 0;
+        while taken < connections {
+            let batch = self.take_batch();
+            taken += batch.len();
+            batches.push(batch);
         }
+        assert_eq!(taken, connections);
+        batches
+    }
+
+    /// Acknowledges all of a batch.
+    pub(crate) fn adopt(&self, batch: &Batch) {
+        self.say_adopted(batch.number, batch.len(), 1000);
     }
 
     pub(crate) fn say_adopted(
@@ -145,9 +181,9 @@ impl FalseSuccessor {
         writeln!(&self.orders, "exit {status}").unwrap();
     }
 
-    /// Its process is killed.
+    /// Its process is killed, unless its predecessor has been quicker.
     pub(crate) fn die(&self) {
-        self.process.kill();
+        self.process.kill_if_there();
     }
 
     /// Lets the predecessor have so many descriptors from now on.

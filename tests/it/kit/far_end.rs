@@ -31,8 +31,6 @@ pub(crate) struct FarEnd {
 pub(crate) struct Heard {
     pub(crate) message: Value,
     pub(crate) descriptors: Vec<OwnedFd>,
-    /// What followed the message.
-    pub(crate) payload: Vec<u8>,
 }
 
 impl FarEnd {
@@ -94,14 +92,13 @@ impl FarEnd {
     /// Hears the next message; `None`: the other end is closed.
     pub(crate) fn hear(&self) -> Option<Heard> {
         let (bytes, descriptors) = receive(self.socket.as_fd())?;
-        let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
-        let object = parts.next().unwrap_or_default();
+        // Bytes may follow the message.
+        let object = bytes.split(|byte| *byte == b'\n').next().unwrap();
         let message = serde_json::from_slice(object)
             .unwrap_or_else(|error| panic!("{error}: {}", object.escape_ascii()));
         Some(Heard {
             message,
             descriptors,
-            payload: parts.next().unwrap_or_default().to_vec(),
         })
     }
 

@@ -12,6 +12,7 @@
 //!   services.
 
 mod binary;
+mod chance;
 mod client;
 mod config;
 mod control;
@@ -34,12 +35,13 @@ use std::time::Duration;
 use smol::future::FutureExt as _;
 
 pub(crate) use self::binary::{Binary, command, example, rust_files};
+pub(crate) use self::chance::Chance;
 pub(crate) use self::client::{Address, Answer, Client, Failure};
 pub(crate) use self::config::{Config, Whom};
 pub(crate) use self::control::{Asked, ControlClient, Outcome};
 pub(crate) use self::fake::Fake;
 pub(crate) use self::false_predecessor::{FalsePredecessor, Guest};
-pub(crate) use self::false_successor::FalseSuccessor;
+pub(crate) use self::false_successor::{Batch, FalseSuccessor};
 pub(crate) use self::far_end::FarEnd;
 pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
-    test_kill_process, waitid,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, pidfd_open,
+    pidfd_send_signal, prlimit, test_kill_process, waitid,
 };
 
 use super::{PATIENCE, SLICE};
@@ -64,6 +64,11 @@ impl Process {
 
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
+    }
+
+    /// Kills a process that somebody else may have killed.
+    pub(crate) fn kill_if_there(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
     /// Stops the process where it is, so that what it must find when it goes on
@@ -131,6 +136,35 @@ impl Process {
         }
     }
 
+    /// Lets the process, and those that it starts, open so many descriptors.
+    pub(crate) fn limit_descriptors(&self, number: u64) {
+        // The hard limit stays, or else this could not be taken back.
+        let limit = Rlimit {
+            current: Some(number),
+            maximum: getrlimit(Resource::Nofile).maximum,
+        };
+        prlimit(Some(self.pid), Resource::Nofile, limit).unwrap();
+    }
+
+    /// Lets the process, and those that it starts, open so many descriptors
+    /// more than it has now.
+    pub(crate) fn leave_descriptors(&self, more: usize) {
+        // What is limited is their numbers.
+        let open = self.descriptors();
+        let mut free = (0..).filter(|number| !open.contains_key(number));
+        self.limit_descriptors(free.nth(more).unwrap().into());
+    }
+
+    /// Waits until the process has been stopped where it is.
+    pub(crate) fn wait_frozen(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        // A third party is not told, but its moment is near.
+        while Stat::of(self.pid()).is_none_or(|stat| stat.state != 'T') {
+            assert!(Instant::now() < deadline, "{} runs on", self.pid());
+            thread::yield_now();
+        }
+    }
+
     /// The children, zombies included: the pid and the state letter of each.
     pub(crate) fn children(&self) -> BTreeMap<i32, char> {
         all_processes()
@@ -183,6 +217,21 @@ impl Process {
             *kinds.entry(kind).or_default() += 1;
         }
         kinds
+    }
+
+    /// Waits until there are so many descriptors of each kind.
+    pub(crate) fn wait_for_descriptors(&self, kinds: &BTreeMap<String, usize>) {
+        let deadline = Instant::now() + PATIENCE;
+        // No one is told when a process closes a descriptor.
+        while self.kinds_of_descriptors() != *kinds {
+            assert!(
+                Instant::now() < deadline,
+                "{} has {:?}, not {kinds:?}",
+                self.pid(),
+                self.descriptors()
+            );
+            thread::yield_now();
+        }
     }
 
     /// The highest number that a socket has.

@@ -2,9 +2,10 @@
 
 use std::cell::RefCell;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,15 +15,15 @@ use std::{env, thread};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitOptions, getpid, getrlimit, kill_process_group, prlimit,
-    set_child_subreaper, waitpgid,
+    Pid, Resource, Rlimit, Signal, WaitOptions, geteuid, getpid, getrlimit, kill_process_group,
+    prlimit, set_child_subreaper, waitpgid,
 };
 use tempfile::TempDir;
 
 use super::binary::starting_a_process;
 use super::log::Place;
 use super::process::End;
-use super::program::REQUIRED;
+use super::program::{REQUIRED, say_skipped};
 use super::systemd::ROOT;
 use super::tether::TETHER;
 use super::{
@@ -48,6 +49,8 @@ pub(crate) struct Launch {
     stdin: Stdio,
     /// What starts the program in turn.
     wrapper: Vec<OsString>,
+    /// A user other than ours.
+    user: Option<u32>,
 }
 
 /// The name of the control socket, in the directory of the test.
@@ -67,6 +70,7 @@ impl Launch {
             prelude: None,
             stdin: Stdio::null(),
             wrapper: Vec::new(),
+            user: None,
         }
     }
 
@@ -96,6 +100,31 @@ impl Launch {
         self.program = binary.path().to_owned();
         self.binary = Some(binary);
         self
+    }
+
+    /// Runs the program as a user to whom all limits apply, which is nobody if
+    /// we are root; `None`, and a word to say so, where that is impossible.
+    pub(crate) fn unprivileged(mut self) -> Option<Self> {
+        const NOBODY: u32 = 65534;
+        if !geteuid().is_root() {
+            return Some(self);
+        }
+        self.user = Some(NOBODY);
+        fs::set_permissions(self.dir(), Permissions::from_mode(0o755)).unwrap();
+        // It only says how it is used, if it can be run at all.
+        let run = Command::new(&self.program)
+            .current_dir(self.dir())
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output();
+        if let Err(error) = run {
+            say_skipped(&format!(
+                "a user nobody who can run {}: {error}",
+                self.program.display()
+            ));
+            return None;
+        }
+        Some(self)
     }
 
     pub(crate) fn config(mut self, config: Config) -> Self {
@@ -224,6 +253,9 @@ impl Launch {
             .process_group(0);
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
+        }
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
         }
         let mut child = {
             let _lock = starting_a_process();
@@ -373,6 +405,30 @@ impl Service {
         };
         self.current.replace(Some(Rc::new(generation)));
         self.current()
+    }
+
+    /// Waits until the one serves that comes after the generation that is known
+    /// to serve.
+    pub(crate) fn wait_next_generation(&self) -> Rc<Process> {
+        self.wait_generation(self.generation().number + 1)
+    }
+
+    /// Waits until a restart has come to something; tells whether the next
+    /// generation serves.
+    pub(crate) fn wait_outcome_after(&self, place: Place) -> bool {
+        let next = self.generation().number + 1;
+        let success = format!("generation {next} is serving on ");
+        let is_success = self.log.wait_until("an outcome", |lines| {
+            lines[place.index()..].iter().find_map(|line| {
+                let is_success = line.contains(&success);
+                (is_success || FailedRestart::is_told_by(line)).then_some(is_success)
+            })
+        });
+        match is_success {
+            true => drop(self.wait_next_generation()),
+            false => drop(self.wait_failed_restart_after(place)),
+        }
+        is_success
     }
 
     /// Waits until the generation that is known to serve says that it is in
@@ -529,7 +585,13 @@ impl Service {
 
     /// Lets the service, and all generations to come, open so many descriptors.
     pub(crate) fn limit_descriptors(&self, number: u64) {
-        self.limit(Resource::Nofile, Some(number));
+        self.current().limit_descriptors(number);
+    }
+
+    /// Lets the service, and all generations to come, open so many descriptors
+    /// more than it has now.
+    pub(crate) fn leave_descriptors(&self, more: usize) {
+        self.current().leave_descriptors(more);
     }
 
     /// Lets the service, and all generations to come, have not much more
