@@ -269,14 +269,14 @@ fn a_process_that_hangs_is_noticed_by_the_watchdog_in_every_generation() {
         return;
     };
     let lines =
-        "WatchdogSec=1\nExecReload=/bin/kill -HUP $MAINPID\nRestart=on-failure\nRestartSec=0";
+        "WatchdogSec=3\nExecReload=/bin/kill -HUP $MAINPID\nRestart=on-failure\nRestartSec=0";
     systemd.install_api(&Config::new(), &unit(&systemd, lines));
     systemd.systemctl(&["start", "api"]);
     let mut client = systemd.connect(1);
     systemd.systemctl(&["reload", "api"]);
     systemd.wait_end_of_generation(1);
     // Longer than the watchdog waits.
-    client.get("/slow?ms=2500").unwrap();
+    client.get("/slow?ms=4000").unwrap();
     assert_main(&systemd, &mut client, 2);
     systemd.systemctl(&["kill", "--kill-who=main", "--signal=STOP", "api"]);
     systemd.log().wait_for("api.service: Watchdog timeout");

@@ -79,20 +79,20 @@ impl NotifySocket {
         count
     }
 
-    /// Waits for the next datagram.
+    /// Waits for the next datagram that is more than a sign of life.
     pub(crate) fn next(&self) -> Notice {
-        let notice = self.receive(RecvFlags::empty());
-        notice.expect("the supervisor is told nothing")
-    }
-
-    /// Waits for the next datagram that is not a sign of life.
-    pub(crate) fn next_news(&self) -> Notice {
         loop {
-            let notice = self.next();
-            if !notice.is(&["WATCHDOG=1"]) {
+            let notice = self.next_of_any_kind();
+            if !notice.is_sign_of_life() {
                 return notice;
             }
         }
+    }
+
+    /// Waits for the next datagram.
+    pub(crate) fn next_of_any_kind(&self) -> Notice {
+        let notice = self.receive(RecvFlags::empty());
+        notice.expect("the supervisor is told nothing")
     }
 
     /// Waits for the next datagram from this process, and forgets those from
@@ -114,9 +114,16 @@ impl NotifySocket {
         notice
     }
 
-    /// Everything that has come by now.
-    pub(crate) fn rest(&self) -> Vec<Notice> {
-        std::iter::from_fn(|| self.receive(RecvFlags::DONTWAIT)).collect()
+    /// Checks that nothing has come by now but signs of life.
+    pub(crate) fn assert_nothing_new(&self) {
+        let rest = std::iter::from_fn(|| self.receive(RecvFlags::DONTWAIT));
+        let news: Vec<Notice> = rest.filter(|notice| !notice.is_sign_of_life()).collect();
+        assert!(news.is_empty(), "{news:?}");
+    }
+
+    /// Forgets everything that has come by now, and tells how much that was.
+    pub(crate) fn forget(&self) -> usize {
+        std::iter::from_fn(|| self.receive(RecvFlags::DONTWAIT)).count()
     }
 
     fn receive(&self, flags: RecvFlags) -> Option<Notice> {
@@ -153,8 +160,12 @@ impl Notice {
             self.is(words),
             "{self:?} does not say {words:?} and nothing else"
         );
-        assert_eq!(self.pid, process.pid(), "who said {self:?}");
+        self.assert_comes_from(process);
         self
+    }
+
+    pub(crate) fn assert_comes_from(&self, process: &Process) {
+        assert_eq!(self.pid, process.pid(), "who said {self:?}");
     }
 
     /// Checks that the status contains this.
@@ -168,6 +179,13 @@ impl Notice {
     /// Whether this is among what was said.
     pub(crate) fn says(&self, words: &str) -> bool {
         self.lines.iter().any(|line| line == words)
+    }
+
+    /// Whether this only tells that the process lives, which it does when time
+    /// has passed, and so may come in between.
+    fn is_sign_of_life(&self) -> bool {
+        let signs = ["WATCHDOG=1", "EXTEND_TIMEOUT_USEC=15000000"];
+        matches!(self.lines.as_slice(), [line] if signs.contains(&line.as_str()))
     }
 
     pub(crate) fn is(&self, words: &[&str]) -> bool {
