@@ -150,7 +150,8 @@ impl Predecessor {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         let predecessor = Predecessor {
             channel: Some(Channel::new(ours)?),
-            pid: 1,
+            // Nobody, so that there is no end to be waited for.
+            pid: 0,
             generation: 1,
             hands_over: true,
         };
