@@ -123,7 +123,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use heirloom::http_types::{self, Method};
 use heirloom::{Body, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode};
 use log::{error, info, warn};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use smol::LocalExecutor;
@@ -825,7 +825,11 @@ impl Whom {
         if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
             && pidfd_send_signal(&pidfd, Signal::KILL).is_ok()
         {
-            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None);
+            let patience = Timespec {
+                tv_sec: 5,
+                tv_nsec: 0,
+            };
+            let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
         }
     }
 }

@@ -595,6 +595,7 @@ impl<'a> Story<'a> {
             let here = log.here();
             let ended = log.has_ended();
             if let Some((pid, addresses)) = self.serving_by_the_log()
+                && self.say_so(pid)
                 // It has heard that it is on its own.
                 && self.published() == pid.to_string()
                 // And has done, and said, what follows from that: it is asked
