@@ -1014,8 +1014,8 @@ fn say(packets: &[Packet], usual: &BTreeMap<String, usize>) -> bool {
     };
     let mut client = Client::connect(&address).unwrap();
     assert_eq!(client.get("/").unwrap().status, 200);
-    process.wait_for_descriptors(usual);
     drop(client);
+    process.wait_for_descriptors(usual);
     process.term();
     assert_eq!(process.wait_exit(), End::Exit(0));
     true
@@ -1030,8 +1030,7 @@ fn whatever_it_says() {
     const SEED: u64 = 0x6865_6972_6c6f_6f6d;
     const ROUNDS: usize = 150;
     let service = Service::start(Config::new());
-    let _client = service.settle();
-    let usual = service.current().kinds_of_descriptors();
+    let usual = service.settled_descriptors();
     assert!(say(&everything(), &usual));
     let mut chance = Chance::new(SEED);
     let mut served = 0;

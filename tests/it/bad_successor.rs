@@ -13,7 +13,7 @@ use rustix::io::{Errno, pwrite};
 use rustix::net::Shutdown;
 use serde_json::{Value, json};
 
-use crate::kit::{Batch, Chance, Client, Config, FalseSuccessor, Launch, Service};
+use crate::kit::{Batch, Chance, Client, Config, End, FalseSuccessor, Launch, Service};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -37,9 +37,7 @@ impl Scene {
     fn of(config: Config, clients: usize) -> Self {
         let service = Launch::api(config).linked_binary().start();
         let clients = (0..clients).map(|_| kept_alive(&service)).collect();
-        let client = service.settle();
-        let descriptors = service.current().kinds_of_descriptors();
-        drop(client);
+        let descriptors = service.settled_descriptors();
         Scene {
             service,
             clients,
@@ -65,7 +63,6 @@ impl Scene {
             assert_eq!(answer.pid(), pid);
             assert!(!answer.closes(), "{answer:?}");
         }
-        let _client = self.service.settle();
         let process = self.service.current();
         process.wait_for_descriptors(&self.descriptors);
     }
@@ -491,6 +488,31 @@ fn one_that_is_not_the_process_that_was_started() {
         .for_each(|it| it.wait_for_close().unwrap());
     scene.clients = vec![kept_alive(&scene.service)];
     scene.assert_restarts();
+}
+
+/// Nothing can be taken back any more, so nothing is.
+#[test]
+fn one_that_was_proven_is_left_to_itself() {
+    let scene = Scene::of(Config::new(), 3);
+    let predecessor = scene.service.current();
+    let successor = scene.service.restart_into_false_successor();
+    assert!(successor.take_over(100).is_none(), "there is no probation");
+    // Without a probation, this need not be the last that is heard.
+    let mut is_proven = false;
+    let mut taken = Vec::new();
+    while !is_proven || taken.len() < 3 {
+        let heard = successor.channel().hear().unwrap();
+        is_proven |= heard.message["message"] == "proven";
+        if let Some(batch) = Batch::from(heard) {
+            successor.adopt(&batch);
+            taken.extend(batch.sockets);
+        }
+    }
+    successor.channel().say_bytes(b"}{", &[]);
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    scene.service.log().wait_for(", serving: it spoke nonsense");
+    assert!(successor.is_alive());
+    assert!(scene.clients.iter().all(Client::is_silent));
 }
 
 /// The traces in the ledger.

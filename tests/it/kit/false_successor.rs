@@ -186,6 +186,10 @@ impl FalseSuccessor {
         self.process.kill_if_there();
     }
 
+    pub(crate) fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+
     /// Lets the predecessor have so many descriptors from now on.
     pub(crate) fn limit_descriptors_of_predecessor(&self, number: u64) {
         writeln!(&self.orders, "limit-predecessor {number}").unwrap();

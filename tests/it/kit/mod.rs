@@ -47,7 +47,7 @@ pub(crate) use self::load::{Connections, Load, Tally};
 pub(crate) use self::log::Log;
 pub(crate) use self::notify::NotifySocket;
 pub(crate) use self::page::Page;
-pub(crate) use self::process::{End, Process};
+pub(crate) use self::process::{End, ON_THE_WAY, Process};
 pub(crate) use self::program::{Program, Running, say_skipped};
 pub(crate) use self::service::{BLESS, Held, Launch, Service, pid_in};
 pub(crate) use self::systemd::Systemd;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::RwLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,11 @@ use rustix::process::{
 };
 
 use super::{PATIENCE, SLICE};
+
+/// Held for reading by whoever has few descriptors to pass on, and for writing
+/// by whoever has many on the way: the system counts those of all processes of
+/// a user together (unix(7)), unless that is root.
+pub(crate) static ON_THE_WAY: RwLock<()> = RwLock::new(());
 
 /// A process, held by a pidfd: its number may come to name another one, the
 /// pidfd never does.
@@ -137,7 +143,7 @@ impl Process {
     }
 
     /// Lets the process, and those that it starts, open so many descriptors.
-    pub(crate) fn limit_descriptors(&self, number: u64) {
+    pub(super) fn limit_descriptors(&self, number: u64) {
         // The hard limit stays, or else this could not be taken back.
         let limit = Rlimit {
             current: Some(number),
@@ -148,7 +154,7 @@ impl Process {
 
     /// Lets the process, and those that it starts, open so many descriptors
     /// more than it has now.
-    pub(crate) fn leave_descriptors(&self, more: usize) {
+    pub(super) fn leave_descriptors(&self, more: usize) {
         // What is limited is their numbers.
         let open = self.descriptors();
         let mut free = (0..).filter(|number| !open.contains_key(number));

@@ -1,6 +1,7 @@
 //! A service: all generations of one program, from its start to its last end.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -10,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
-use std::sync::{LazyLock, Once, mpsc};
+use std::sync::{LazyLock, Once, PoisonError, RwLockReadGuard, mpsc};
 use std::{env, thread};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 
 use super::binary::starting_a_process;
 use super::log::Place;
-use super::process::End;
+use super::process::{End, ON_THE_WAY};
 use super::program::{REQUIRED, say_skipped};
 use super::systemd::ROOT;
 use super::tether::TETHER;
@@ -269,6 +270,7 @@ impl Launch {
             config_path,
             binary: self.binary,
             current: RefCell::new(None),
+            few: RefCell::new(None),
             dir: self.dir,
         };
         service.log.follow(child.stdout.take().unwrap());
@@ -293,6 +295,8 @@ pub(crate) struct Service {
     binary: Option<Binary>,
     /// The generation that is known to serve.
     current: RefCell<Option<Rc<Generation>>>,
+    /// Held once there are few descriptors.
+    few: RefCell<Option<RwLockReadGuard<'static, ()>>>,
     dir: TempDir,
 }
 
@@ -583,15 +587,39 @@ impl Service {
         client
     }
 
+    /// How many descriptors of each kind the process that serves has, when
+    /// everything that happened to it before is done with.
+    pub(crate) fn settled_descriptors(&self) -> BTreeMap<String, usize> {
+        let client = self.settle();
+        let mut descriptors = self.current().kinds_of_descriptors();
+        *descriptors.get_mut("socket").unwrap() -= 1;
+        drop(client);
+        // It has not taken note of that yet.
+        self.current().wait_for_descriptors(&descriptors);
+        descriptors
+    }
+
     /// Lets the service, and all generations to come, open so many descriptors.
     pub(crate) fn limit_descriptors(&self, number: u64) {
+        self.have_few_descriptors();
         self.current().limit_descriptors(number);
     }
 
     /// Lets the service, and all generations to come, open so many descriptors
     /// more than it has now.
     pub(crate) fn leave_descriptors(&self, more: usize) {
-        self.current().leave_descriptors(more);
+        self.leave_descriptors_to(&self.current(), more);
+    }
+
+    /// The same for one process of the service and those that come after it.
+    pub(crate) fn leave_descriptors_to(&self, process: &Process, more: usize) {
+        self.have_few_descriptors();
+        process.leave_descriptors(more);
+    }
+
+    fn have_few_descriptors(&self) {
+        let lock = || ON_THE_WAY.read().unwrap_or_else(PoisonError::into_inner);
+        self.few.borrow_mut().get_or_insert_with(lock);
     }
 
     /// Lets the service, and all generations to come, have not much more
