@@ -38,6 +38,13 @@
 //! for good: whatever comes to it while it drains, it passes on to its own
 //! successor.
 //!
+//! Neither end relies on the other: a message that is malformed, too long, out
+//! of order or without its descriptors is an error that names the step. Up to
+//! its readiness a successor gives up for it; once it serves it goes on, and no
+//! longer listens. A predecessor parts with the successor. What is announced
+//! and does not come is waited for with a deadline, or, once the successor
+//! serves, not at all: places for connections are kept for five seconds.
+//!
 //! The successor finds the channel on its standard input, because that is the
 //! one descriptor a process can be given without `unsafe`, without a
 //! descriptor number to agree on, and without a path on disk. The variable
