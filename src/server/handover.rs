@@ -725,4 +725,17 @@ mod tests {
         scene.board();
         scene.wait_until(Handover::is_unacknowledged);
     }
+
+    #[test]
+    fn what_a_dead_successor_did_not_get_goes_on_as_if_nothing_had_happened() {
+        let mut scene = Scene::set();
+        scene.board();
+        // The other end is closed.
+        scene.theirs = Scene::set().theirs;
+        let progress = smol::block_on(future::poll_once(future::poll_fn(|cx| scene.poll(cx))));
+        assert!(!matches!(progress, Some(Progress::Lost(_))));
+        let attended = scene.attended.borrow();
+        assert_eq!(attended.len(), 1);
+        assert!(!attended[0].ticket.draining(), "its client would be told");
+    }
 }
