@@ -34,7 +34,15 @@ pub(super) struct Visit {
     last: Option<i32>,
     /// Who answered.
     result: Result<i32, Failure>,
+    /// Whether the answer says that the connection is to be closed.
+    pub(super) closes: bool,
     is_later: bool,
+}
+
+impl Visit {
+    pub(super) fn is_answered(&self) -> bool {
+        self.result.is_ok()
+    }
 }
 
 impl Contact {
@@ -46,9 +54,8 @@ impl Contact {
         })
     }
 
-    /// Asks for a word, which the service takes its time for; also tells
-    /// whether the connection is to be closed, if there is an answer.
-    pub(super) fn ask(&mut self, word: &str, ms: u64) -> (Visit, Option<bool>) {
+    /// Asks for a word, which the service takes its time for.
+    pub(super) fn ask(&mut self, word: &str, ms: u64) -> Visit {
         let answer = self.client.get(&format!("/slow?ms={ms}&say={word}"));
         let answer = answer.and_then(|answer| match (answer.status, answer.text()) {
             (200, text) if text == word => Ok(answer),
@@ -59,10 +66,11 @@ impl Contact {
             word: word.to_owned(),
             last: self.last,
             result: answer.as_ref().map(|it| it.pid()).map_err(Clone::clone),
+            closes: answer.is_ok_and(|answer| answer.closes()),
             is_later: self.is_later,
         };
         self.last = visit.result.as_ref().ok().copied();
-        (visit, answer.ok().map(|answer| answer.closes()))
+        visit
     }
 }
 
@@ -150,7 +158,9 @@ impl Shared {
         let mut kept: Option<Contact> = None;
         for turn in 0_u64.. {
             let word = format!("{name}-{turn}");
-            let is_later = self.state.lock().unwrap().later.is_some();
+            let later = self.state.lock().unwrap().later.clone();
+            let is_later = later.is_some();
+            address = later.unwrap_or(address);
             let contact = match kept.take() {
                 Some(contact) => Ok(contact),
                 None => Contact::make(&address).map(|contact| Contact {
@@ -160,9 +170,10 @@ impl Shared {
             };
             let visit = match contact {
                 Ok(mut contact) => {
-                    let (visit, closes) = contact.ask(&word, 2);
+                    let visit = contact.ask(&word, 2);
                     contact.is_later = is_later;
-                    let is_kept = closes == Some(false) && habit == Habit::KeepsItsConnection;
+                    let is_open = visit.is_answered() && !visit.closes;
+                    let is_kept = is_open && habit == Habit::KeepsItsConnection;
                     kept = is_kept.then_some(contact);
                     visit
                 }
@@ -170,10 +181,11 @@ impl Shared {
                     word,
                     last: None,
                     result: Err(failure),
+                    closes: false,
                     is_later,
                 },
             };
-            let has_failed = visit.result.is_err();
+            let has_failed = !visit.is_answered();
             let mut state = self.state.lock().unwrap();
             state.visits.push(visit);
             self.changed.notify_all();
@@ -182,9 +194,6 @@ impl Shared {
             }
             if state.is_over {
                 return;
-            }
-            if has_failed && let Some(later) = &state.later {
-                address = later.clone();
             }
         }
     }
@@ -214,6 +223,8 @@ pub(super) fn check(visits: &[Visit], log: &Log, facts: &Facts) {
         let by = handled.get(&visit.word).map_or(&[][..], Vec::as_slice);
         let told = format!("{visit:?}, handled by {by:?}: {facts:?}");
         assert!(by.len() <= 1, "twice: {told}");
+        // Unless the service ends, nobody is told that a connection does.
+        assert!(!visit.closes || facts.serves.is_none(), "closes: {told}");
         let failure = match &visit.result {
             Ok(pid) => {
                 assert_eq!(by, [*pid], "{told}");
