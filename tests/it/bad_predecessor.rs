@@ -299,7 +299,12 @@ mod the_listeners {
 
     #[test]
     fn that_never_come_are_bound_anew() {
-        let mut predecessor = FalsePredecessor::start(Config::new());
+        // Nobody, so that the end of that process is not waited for.
+        let mut welcome = FalsePredecessor::welcome();
+        welcome["pid"] = 0.into();
+        let mut predecessor = FalsePredecessor::start_after(Config::new(), |channel| {
+            channel.say_with(&welcome, &[rustix::stdio::stdin()]);
+        });
         predecessor.channel().expect("get_listener");
         predecessor.close_the_channel();
         predecessor.wait_until_it_serves();
@@ -330,6 +335,10 @@ mod the_state {
     fn is_wrong(bytes: u64, words: &str, stream: &[BorrowedFd<'_>]) {
         let predecessor = FalsePredecessor::start(Config::new().max_state_kb(1));
         send(&predecessor, bytes, stream);
+        // One that says something is not about to end, which a stream that
+        // ends could mean. It may have been given up already.
+        let proven = json!({ "message": "proven" }).to_string();
+        let _ = predecessor.channel().try_say(proven.as_bytes(), &[]);
         gives_up_aloud(
             &predecessor,
             &["could not take over the application's state", words],
