@@ -69,8 +69,10 @@ pub(crate) enum State {
     /// The successor accepts; we drain, and take back if it dies.
     Probation,
     ProbationAgain,
-    /// The successor is proven; our process ID is still the published one.
+    /// The successor has passed its probation and is to publish its process
+    /// ID; we drain, and take back if it dies.
     Publishing,
+    PublishingAgain,
     /// The successor is proven and published; we drain, then exit.
     Draining,
     /// We were told to stop; we drain, then exit.
@@ -95,15 +97,21 @@ pub(crate) enum Event {
     Ready,
     /// The successor cannot be started, has exited, hung up or spoken nonsense.
     Lost,
-    /// The deadline for a ready successor, or for the drain, has passed.
+    /// The deadline has passed for a successor to become ready or to publish
+    /// itself, for the predecessor to say something, or for the drain.
     Overdue,
     /// Nothing is in flight any more.
     Drained,
-    /// A probation is over: the successor's in the predecessor, our own in the
-    /// successor.
-    Proven,
-    /// The successor's process ID is the published one, or will never be.
+    /// The time of a probation is over: the successor's in the predecessor,
+    /// our own in the successor.
+    Passed,
+    /// The successor's process ID is the published one.
     Published,
+    /// Nothing can be taken back any more: the successor knows that it is
+    /// proven, or we know it of ourselves.
+    Proven,
+    /// The successor stops on purpose, and with it the service.
+    Leaving,
 }
 
 /// What is to be done about it.
@@ -126,8 +134,14 @@ pub(crate) enum Effect {
     /// Accept again, tell every connection to go on, and serve again those
     /// that the lost successor has left clean.
     Resume,
-    /// Tell the successor that it is proven.
+    /// Tell the successor to publish its process ID, and start the clock for
+    /// that.
+    SendPublish,
+    /// Tell the successor that it is proven; if that is possible, `Proven`
+    /// comes of it.
     SendProven,
+    /// Give up what could be taken back.
+    Relinquish,
     /// Tell the successor to reload.
     SendReload,
     /// Tell the successor to stop.
@@ -136,6 +150,8 @@ pub(crate) enum Effect {
     SendStopping,
     /// Make our process ID the published one.
     Publish,
+    /// Make it that again, if the lost successor has changed it.
+    Republish,
     /// Accept what the queues still hold of listeners that nobody took over;
     /// close all listeners.
     CloseListeners,
@@ -149,6 +165,8 @@ pub(crate) enum Effect {
     Kill,
     /// Kill what is left of the lost successor and reap it.
     Bury,
+    /// Kill the predecessor, which hangs and could yet take everything back.
+    Fence,
     /// Leave the successor, which has taken over for good, to itself; reap it
     /// if it exits while we are there.
     Release,
@@ -170,6 +188,7 @@ impl State {
             State::Probation
             | State::ProbationAgain
             | State::Publishing
+            | State::PublishingAgain
             | State::Draining
             | State::Stopping
             | State::StoppingTogether
@@ -184,7 +203,10 @@ impl State {
 
     /// Whether we can still take back what we handed over.
     pub(crate) fn is_probation(self) -> bool {
-        matches!(self, State::Probation | State::ProbationAgain)
+        matches!(
+            self,
+            State::Probation | State::ProbationAgain | State::Publishing | State::PublishingAgain
+        )
     }
 }
 
@@ -197,7 +219,8 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
     use Event::*;
     use State::{
         Draining, Exited, Forking, ForkingAgain, Handoff, HandoffAgain, Probation, ProbationAgain,
-        Proving, ProvingAgain, Publishing, Retiring, Serving, Stopping, StoppingTogether,
+        Proving, ProvingAgain, Publishing, PublishingAgain, Retiring, Serving, Stopping,
+        StoppingTogether,
     };
 
     const STOP: &[Effect] = &[
@@ -225,27 +248,43 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         AwaitDrained,
     ];
     const COMMIT: &[Effect] = &[StopAccepting, SendServe, StartHandover, StartProbation];
-    const PROVEN: &[Effect] = &[SendProven, CloseListeners, StartDeadline];
+    const PROVEN: &[Effect] = &[Relinquish, CloseListeners, StartDeadline, AwaitDrained];
+    const LEAVING: &[Effect] = &[
+        SendProven,
+        Relinquish,
+        CloseListeners,
+        StartDeadline,
+        AwaitDrained,
+    ];
 
     match (state, event) {
         (Serving, Reload) => Some((Forking, &[Spawn])),
         (Serving, Stop) => Some((Stopping, STOP)),
         (Serving, Retire) => Some((Retiring, &[StartRetirement])),
-        (Serving, Claimed | Ready | Lost | Overdue | Drained | Proven | Published) => None,
+        (
+            Serving,
+            Claimed | Ready | Lost | Overdue | Drained | Passed | Published | Proven | Leaving,
+        ) => None,
 
         // A successor does not start one of its own before it is proven: there
         // is never more than one generation that can be taken back.
         (Proving | ProvingAgain, Reload) => Some((ProvingAgain, &[])),
         (Proving | ProvingAgain, Stop) => Some((Stopping, STOP)),
         (Proving | ProvingAgain, Retire) => Some((Retiring, &[SendStopping, StartRetirement])),
-        (Proving, Proven) => Some((Serving, &[Publish])),
-        (ProvingAgain, Proven) => Some((Forking, &[Publish, Spawn])),
-        (Proving | ProvingAgain, Claimed | Ready | Lost | Overdue | Drained | Published) => None,
+        (Proving, Passed) => Some((Proving, &[Publish])),
+        (ProvingAgain, Passed) => Some((ProvingAgain, &[Publish])),
+        (Proving, Proven) => Some((Serving, &[])),
+        (ProvingAgain, Proven) => Some((Forking, &[Spawn])),
+        // As long as it lives it could wake up, find its successor gone after a
+        // restart of that one, and serve beside the third.
+        (Proving, Overdue) => Some((Proving, &[Fence])),
+        (ProvingAgain, Overdue) => Some((ProvingAgain, &[Fence])),
+        (Proving | ProvingAgain, Claimed | Ready | Lost | Drained | Published | Leaving) => None,
 
         // A second one does not wait for the clock, which ends in a stop, too.
         (Retiring, Stop | Retire) => Some((Stopping, STOP)),
-        (Retiring, Reload | Proven) => Some((Retiring, &[])),
-        (Retiring, Claimed | Ready | Lost | Overdue | Drained | Published) => None,
+        (Retiring, Reload | Passed | Proven) => Some((Retiring, &[])),
+        (Retiring, Claimed | Ready | Lost | Overdue | Drained | Published | Leaving) => None,
 
         // The running attempt may have read its configuration already, so a
         // reload during it is owed until another one has begun.
@@ -274,29 +313,40 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Forking | Handoff, Overdue) => Some((Serving, &[Kill])),
         (ForkingAgain | HandoffAgain, Lost) => Some((Forking, &[Bury, Spawn])),
         (ForkingAgain | HandoffAgain, Overdue) => Some((Forking, &[Kill, Spawn])),
-        (Forking | ForkingAgain, Ready | Drained | Proven | Published) => None,
-        (Handoff | HandoffAgain, Claimed | Drained | Proven | Published) => None,
+        (Forking | ForkingAgain, Ready | Drained | Passed | Published | Proven | Leaving) => None,
+        (Handoff | HandoffAgain, Claimed | Drained | Passed | Published | Proven | Leaving) => None,
 
         // A reload is passed on at once: a successor on probation that gets
         // the same signal itself then takes the two for one. We remember it
         // too, in case the successor is lost.
         (Probation, Reload) => Some((ProbationAgain, &[SendReload])),
         (ProbationAgain, Reload) => Some((ProbationAgain, &[])),
+        (Publishing, Reload) => Some((PublishingAgain, &[SendReload])),
+        (PublishingAgain, Reload) => Some((PublishingAgain, &[])),
         // Until the successor is published, our process ID is the one that
         // operators know: whoever stops us means the service.
-        (Probation | ProbationAgain, Stop | Retire) => Some((StoppingTogether, STOP_TOGETHER)),
+        (Probation | ProbationAgain | Publishing | PublishingAgain, Stop | Retire) => {
+            Some((StoppingTogether, STOP_TOGETHER))
+        }
         (Probation, Lost) => Some((Serving, &[Bury, Resume])),
         (ProbationAgain, Lost) => Some((Forking, &[Bury, Resume, Spawn])),
-        (Probation | ProbationAgain, Proven) => Some((Publishing, PROVEN)),
-        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published) => None,
-
-        (Publishing, Reload) => Some((Publishing, &[SendReload])),
-        (Publishing, Stop | Retire) => {
-            Some((StoppingTogether, &[SendStop, StartDrain, AwaitDrained]))
+        (Publishing, Lost) => Some((Serving, &[Bury, Resume, Republish])),
+        (PublishingAgain, Lost) => Some((Forking, &[Bury, Resume, Republish, Spawn])),
+        (Publishing, Overdue) => Some((Serving, &[Kill, Resume, Republish])),
+        (PublishingAgain, Overdue) => Some((Forking, &[Kill, Resume, Republish, Spawn])),
+        (Probation, Passed) => Some((Publishing, &[SendPublish])),
+        (ProbationAgain, Passed) => Some((PublishingAgain, &[SendPublish])),
+        (Publishing, Published) => Some((Publishing, &[SendProven])),
+        (PublishingAgain, Published) => Some((PublishingAgain, &[SendProven])),
+        (Probation | ProbationAgain | Publishing | PublishingAgain, Proven) => {
+            Some((Draining, PROVEN))
         }
-        (Publishing, Published) => Some((Draining, &[AwaitDrained])),
-        (Publishing, Lost) => Some((Draining, &[Release, AwaitDrained])),
-        (Publishing, Claimed | Ready | Drained | Proven) => None,
+        // It is told as well, for it is the one that ends last.
+        (Probation | ProbationAgain | Publishing | PublishingAgain, Leaving) => {
+            Some((Draining, LEAVING))
+        }
+        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published) => None,
+        (Publishing | PublishingAgain, Claimed | Ready | Drained | Passed) => None,
 
         // From here on our process ID is not the published one. The first stop
         // changes nothing (systemd sends one to every process of a unit), the
@@ -304,27 +354,26 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Draining, Reload) => Some((Draining, &[SendReload])),
         (Draining, Stop | Retire) => Some((Stopping, &[])),
         (Draining, Lost) => Some((Draining, &[Release])),
-        (Draining, Claimed | Ready | Proven | Published) => None,
+        (Draining, Proven) => Some((Draining, &[])),
+        (Draining, Claimed | Ready | Passed | Published | Leaving) => None,
 
-        (Stopping, Reload | Proven) => Some((Stopping, &[])),
+        (Stopping, Reload | Passed | Proven) => Some((Stopping, &[])),
         (Stopping, Stop | Retire) => Some((Exited, &[Report, Exit])),
         (Stopping, Lost) => Some((Stopping, &[Release])),
-        (Stopping, Claimed | Ready | Published) => None,
+        (Stopping, Claimed | Ready | Published | Leaving) => None,
 
-        (StoppingTogether, Reload | Proven | Published) => Some((StoppingTogether, &[])),
+        (StoppingTogether, Reload | Passed | Published | Proven) => Some((StoppingTogether, &[])),
         (StoppingTogether, Stop | Retire) => Some((Exited, &[SendStop, Report, Exit])),
         (StoppingTogether, Lost) => Some((Stopping, &[Release])),
-        (StoppingTogether, Claimed | Ready) => None,
+        (StoppingTogether, Claimed | Ready | Leaving) => None,
 
-        (Publishing | Draining | Stopping | StoppingTogether, Overdue) => {
-            Some((Exited, &[Report, Exit]))
-        }
+        (Draining | Stopping | StoppingTogether, Overdue) => Some((Exited, &[Report, Exit])),
         (Draining | Stopping | StoppingTogether, Drained) => Some((Exited, &[Exit])),
 
         (
             Exited,
-            Reload | Stop | Retire | Claimed | Ready | Lost | Overdue | Drained | Proven
-            | Published,
+            Reload | Stop | Retire | Claimed | Ready | Lost | Overdue | Drained | Passed
+            | Published | Proven | Leaving,
         ) => None,
     }
 }
@@ -335,7 +384,7 @@ pub(crate) mod tests {
     use std::collections::HashSet;
     use std::fmt::Write as _;
 
-    const STATES: [State; 15] = [
+    const STATES: [State; 16] = [
         State::Serving,
         State::Proving,
         State::ProvingAgain,
@@ -347,13 +396,14 @@ pub(crate) mod tests {
         State::Probation,
         State::ProbationAgain,
         State::Publishing,
+        State::PublishingAgain,
         State::Draining,
         State::Stopping,
         State::StoppingTogether,
         State::Exited,
     ];
 
-    pub(crate) const EVENTS: [Event; 10] = [
+    pub(crate) const EVENTS: [Event; 12] = [
         Event::Reload,
         Event::Stop,
         Event::Retire,
@@ -362,8 +412,10 @@ pub(crate) mod tests {
         Event::Lost,
         Event::Overdue,
         Event::Drained,
-        Event::Proven,
+        Event::Passed,
         Event::Published,
+        Event::Proven,
+        Event::Leaving,
     ];
 
     /// Where a process begins: as the first one, or as a successor.
@@ -385,8 +437,8 @@ pub(crate) mod tests {
         announced: bool,
         /// The successor has been told to stop too.
         stopping_together: bool,
-        /// The successor has said so.
-        published: bool,
+        /// Somebody else's process ID may be the published one.
+        asked_to_publish: bool,
         deadline_set: bool,
         drain_watched: bool,
         exited: bool,
@@ -413,7 +465,7 @@ pub(crate) mod tests {
                 stop_asked: false,
                 announced: false,
                 stopping_together: false,
-                published: false,
+                asked_to_publish: false,
                 deadline_set: false,
                 drain_watched: false,
                 exited: false,
@@ -435,13 +487,15 @@ pub(crate) mod tests {
                     world.stop_asked = state != State::Retiring;
                     world.announced |= !world.stop_asked;
                 }
-                Event::Published => world.published = true,
                 Event::Claimed
                 | Event::Ready
                 | Event::Lost
                 | Event::Overdue
                 | Event::Drained
-                | Event::Proven => {}
+                | Event::Passed
+                | Event::Published
+                | Event::Proven
+                | Event::Leaving => {}
             }
             for effect in effects {
                 world.perform(*effect, event);
@@ -473,7 +527,16 @@ pub(crate) mod tests {
                     assert_eq!(self.successor, Successor::None, "two acceptors");
                     self.we_accept = true;
                 }
+                Effect::SendPublish => {
+                    assert_eq!(self.successor, Successor::Accepting);
+                    self.asked_to_publish = true;
+                }
                 Effect::SendProven => {
+                    assert_eq!(self.successor, Successor::Accepting);
+                    let is_leaving = event == Event::Leaving;
+                    assert!(self.asked_to_publish || is_leaving, "nobody could stop it");
+                }
+                Effect::Relinquish => {
                     assert_eq!(self.successor, Successor::Accepting);
                     self.successor = Successor::Proven;
                     self.reload_lent = false;
@@ -485,14 +548,18 @@ pub(crate) mod tests {
                 }
                 Effect::SendStop => {
                     assert!(
-                        self.successor == Successor::Accepting
-                            || (self.successor == Successor::Proven && !self.published)
-                            || self.stopping_together,
+                        self.successor == Successor::Accepting || self.stopping_together,
                         "a stop for a successor that is a service of its own"
                     );
                     self.stopping_together = true;
                 }
                 Effect::SendStopping | Effect::Publish => {}
+                Effect::Republish => {
+                    assert!(self.we_accept);
+                    self.asked_to_publish = false;
+                }
+                // There is never more than one that could take back.
+                Effect::Fence => assert_eq!(self.successor, Successor::None),
                 Effect::CloseListeners => assert!(!self.we_accept),
                 Effect::StartRetirement => assert!(self.we_accept),
                 Effect::StartDeadline => self.deadline_set = true,
@@ -500,6 +567,8 @@ pub(crate) mod tests {
                 Effect::Kill => {
                     assert_ne!(self.successor, Successor::None, "nobody to kill");
                     assert_ne!(event, Event::Lost, "the dead are buried, not killed");
+                    assert_ne!(self.successor, Successor::Proven, "it is not ours to kill");
+                    self.reload_owed |= std::mem::take(&mut self.reload_lent);
                     self.successor = Successor::None;
                 }
                 Effect::Bury => {
@@ -544,9 +613,12 @@ pub(crate) mod tests {
                 let expected = if owed { State::Forking } else { State::Serving };
                 assert_eq!(self.state, expected);
             }
-            // A loss in probation is undone.
+            // A loss in probation is undone, whatever was published meanwhile.
             if before.successor == Successor::Accepting && event == Event::Lost {
                 assert!(self.we_accept || self.stop_asked);
+            }
+            if self.we_accept {
+                assert!(!self.asked_to_publish, "the published process is not there");
             }
             // No reload is forgotten: where nothing is under way, none is owed.
             if matches!(
@@ -573,7 +645,10 @@ pub(crate) mod tests {
             // We do not leave while our process ID is the published one, unless
             // the deadline says so or the service goes with us.
             if self.exited && event == Event::Drained && !self.stop_asked {
-                assert!(self.published || self.successor == Successor::None);
+                assert!(matches!(
+                    self.successor,
+                    Successor::Proven | Successor::None
+                ));
             }
             assert_eq!(self.exited, self.state == State::Exited);
             // No successor outlives us unready.
@@ -619,7 +694,16 @@ pub(crate) mod tests {
                 assert!(overdue.we_accept);
             }
             if world.successor == Successor::Accepting {
-                let proven = world.step(Event::Proven).expect("every probation ends");
+                let left = world.step(Event::Leaving).expect("it may always leave");
+                assert_eq!(left.successor, Successor::Proven);
+                let mut proven = *world;
+                if !world.asked_to_publish {
+                    proven = proven.step(Event::Passed).expect("every probation ends");
+                }
+                proven = proven
+                    .step(Event::Published)
+                    .expect("with a new process ID");
+                proven = proven.step(Event::Proven).expect("that is the service");
                 assert_eq!(proven.successor, Successor::Proven);
             }
         }

@@ -62,13 +62,14 @@ impl PidFile {
         std::fs::read_to_string(file).is_ok_and(|found| found == self.contents)
     }
 
-    /// Puts the prepared file in its place.
+    /// Puts the prepared file in its place, unless it is there; or puts it back
+    /// there, if it is another process's.
     ///
     /// # Errors
     ///
-    /// If the rename fails.
+    /// If it cannot be written, or if the rename fails.
     pub(crate) fn publish(&mut self) -> Result<()> {
-        if self.published {
+        if self.published && self.is_ours(&self.path) {
             return Ok(());
         }
         // Another process may have used the name since.

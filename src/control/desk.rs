@@ -121,7 +121,7 @@ struct UnderWay {
     begun: Instant,
     /// What those who wait have been told last, and when.
     told: Option<(RestartState, Instant)>,
-    is_published: bool,
+    is_proven: bool,
     /// Whether whatever could move has.
     is_settled: bool,
 }
@@ -267,6 +267,7 @@ impl Control {
             State::Probation
             | State::ProbationAgain
             | State::Publishing
+            | State::PublishingAgain
             | State::Draining
             | State::Retiring
             | State::Stopping
@@ -330,6 +331,7 @@ impl Control {
             | State::Probation
             | State::ProbationAgain
             | State::Publishing
+            | State::PublishingAgain
             | State::StoppingTogether => false,
         };
         if is_succeeded {
@@ -395,7 +397,7 @@ impl Control {
         self.under_way = Some(UnderWay {
             begun: Instant::now(),
             told: None,
-            is_published: false,
+            is_proven: false,
             is_settled: false,
         });
     }
@@ -463,15 +465,18 @@ impl Control {
                 self.abandon("the service was told to stop");
             }
             Event::Proven if before.is_unproven() => self.arrive(),
-            Event::Proven if before.is_probation() => self.pass_on(),
-            Event::Published => {
+            Event::Proven | Event::Leaving if before.is_probation() => {
+                self.pass_on();
                 if let Some(restart) = &mut self.under_way {
-                    restart.is_published = true;
+                    restart.is_proven = true;
                 }
             }
             Event::Stop
             | Event::Retire
+            | Event::Passed
+            | Event::Published
             | Event::Proven
+            | Event::Leaving
             | Event::Reload
             | Event::Claimed
             | Event::Ready
@@ -484,7 +489,9 @@ impl Control {
             State::Forking | State::ForkingAgain => Some(RestartState::Forking),
             State::Handoff | State::HandoffAgain => Some(RestartState::Handoff),
             State::Probation | State::ProbationAgain => Some(RestartState::Probation),
-            State::Publishing | State::Draining => Some(RestartState::Publishing),
+            State::Publishing | State::PublishingAgain | State::Draining => {
+                Some(RestartState::Publishing)
+            }
             State::Serving
             | State::Proving
             | State::ProvingAgain
@@ -519,7 +526,7 @@ impl Control {
             inbox.poll_silence(cx)
         });
         asked.or(patience(FAREWELL)).await;
-        let published = self.under_way.as_ref().is_some_and(|it| it.is_published);
+        let published = self.under_way.as_ref().is_some_and(|it| it.is_proven);
         match published {
             true => self.conclude_well(),
             false => self.abandon("the process ended before the restart was done"),
@@ -581,7 +588,7 @@ impl Control {
 
     fn conclude_if_done(&mut self) {
         if let Some(restart) = &self.under_way
-            && restart.is_published
+            && restart.is_proven
             && (restart.is_settled || self.facts.handed_over.is_none())
         {
             self.conclude_well();
@@ -667,8 +674,11 @@ impl Control {
             | State::HandoffAgain
             | State::Stopping => true,
             // If the successor has another one, nobody else hears this one.
-            State::Probation | State::ProbationAgain => !self.successor_socket.is_ours,
-            State::Publishing | State::Draining | State::StoppingTogether | State::Exited => false,
+            State::Probation
+            | State::ProbationAgain
+            | State::Publishing
+            | State::PublishingAgain => !self.successor_socket.is_ours,
+            State::Draining | State::StoppingTogether | State::Exited => false,
         };
         match &self.beginnings.listener {
             Some(listener) if is_ours => {

@@ -136,8 +136,8 @@ pub(crate) enum RestartState {
     Handoff,
     /// The successor serves and is watched.
     Probation,
-    /// It is proven; its process ID is being published, and the last idle
-    /// connections are moving to it.
+    /// Its probation is over; its process ID is being published, and the last
+    /// idle connections are moving to it.
     Publishing,
 }
 

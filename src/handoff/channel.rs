@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
 
 use async_io::Async;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -155,6 +156,17 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             self.socket.get_ref(),
             rustix::net::Shutdown::Read,
         )?)
+    }
+
+    /// Whether the other end is closed.
+    pub(crate) fn has_ended(&self) -> io::Result<bool> {
+        let mut socket = [PollFd::new(self.socket.get_ref(), PollFlags::empty())];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        rustix::io::retry_on_intr(|| poll(&mut socket, Some(&at_once)))?;
+        Ok(socket[0].revents().contains(PollFlags::HUP))
     }
 
     /// Takes the next packet if there is one, otherwise arranges a wake-up.

@@ -37,7 +37,10 @@ every kill, whatever the cell says:
 
 Until `proven` is sent, the death of the successor has no consequence but for
 the requests that it was handling: the predecessor goes on, also with the
-connections that it had handed over. From then on the successor is the service.
+connections that it had handed over. From then on the successor is the service,
+and its death is that of any process that serves alone. Which of the two it is
+right behind `published` depends on whether the predecessor hears that of a
+process that still lives.
 The death of the predecessor costs what it has not handed over yet.
 ";
 
@@ -123,7 +126,7 @@ fn effects() -> Effects {
         for event in EVENTS {
             let from_a_successor = matches!(
                 event,
-                Event::Claimed | Event::Ready | Event::Lost | Event::Published
+                Event::Claimed | Event::Ready | Event::Lost | Event::Published | Event::Leaving
             );
             if from_a_successor && company != Company::Successor {
                 continue;
@@ -144,7 +147,9 @@ fn effects() -> Effects {
                         spawned = true;
                         present = Company::Nobody;
                     }
-                    Effect::Kill | Effect::Bury | Effect::Release => present = Company::Nobody,
+                    Effect::Kill | Effect::Bury | Effect::Release | Effect::Fence => {
+                        present = Company::Nobody;
+                    }
                     _ => {}
                 }
                 let place = (*effect as usize, name(*effect), before);
@@ -154,6 +159,8 @@ fn effects() -> Effects {
             let company = match (spawned, was_proven) {
                 (true, _) => Company::Successor,
                 (false, true) => Company::Nobody,
+                // What follows is the same as after any other end of it.
+                (false, false) if performed.contains(&Effect::Fence) => company,
                 (false, false) => present,
             };
             if seen.insert((next, company)) {

@@ -79,6 +79,10 @@ messages! {
             /// given away.
             #[serde(default)]
             connections: usize,
+            /// In how many milliseconds the successor is proven at the latest,
+            /// unless the predecessor hangs; absent if it has no deadline.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            proven_within_ms: Option<u64>,
         } = "serve",
         /// Connections, with what has been read from them, one after another,
         /// behind the object.
@@ -88,6 +92,8 @@ messages! {
         } = "connections",
         /// No more connections will come.
         HandedOver = "handed_over",
+        /// The time of the probation is over: publish your process ID.
+        Publish = "publish",
         /// From now on nothing is taken back.
         Proven = "proven",
         /// I was asked to reload.
@@ -216,6 +222,7 @@ mod tests {
         let serve = FromPredecessor::Serve {
             ledger: false,
             connections: 3,
+            proven_within_ms: None,
         };
         assert_eq!(
             serde_json::to_string(&serve).unwrap(),

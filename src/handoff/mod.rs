@@ -17,18 +17,23 @@
 //! | 5 | `connections` | predecessor | a batch of connections; there may be any number of them |
 //! | 6 | `adopted` | successor | how many of a batch it has, and how many more it can take |
 //! | 7 | `handed_over` | predecessor | no more connections will come |
-//! | 8 | `proven` | predecessor | the probation is over |
+//! | 8 | `publish` | predecessor | the time of the probation is over |
 //! | 9 | `published` | successor | its process ID is the published one |
+//! | 10 | `proven` | predecessor | nothing is taken back any more |
 //! | – | `reload`, `stop` | predecessor | a signal that the predecessor got and the successor is to act on |
 //! | – | `dismissed` | predecessor | the successor is not to serve; it is about to be killed, if that can be done |
 //! | – | `stopping` | successor | it stops on purpose; nothing is to be taken back, and nothing more to be handed over |
-//! | – | `failed` | successor | why it gives up before it serves |
+//! | – | `failed` | successor | why it gives up, before it serves or because it cannot publish its process ID |
 //!
 //! Between 4 and the successor's first accept nobody accepts; connections that
 //! arrive wait in the listeners' queues. If the predecessor dies before it
 //! sends `serve`, the successor has the listeners and serves all the same.
 //! `proven` may come before the last `connections`, if requests take longer
-//! than the probation.
+//! than the probation. Until it is sent the predecessor takes everything back
+//! if the successor dies, its published process ID as well, so that there is no
+//! moment at which nobody would serve. A predecessor that hangs meanwhile, and
+//! could wake up and take back what has long been passed on, is killed once it
+//! should have come to its end.
 //!
 //! At most four batches are unacknowledged at a time. A connection is served by
 //! the predecessor until the very tick in which it is sent. Until `proven` the

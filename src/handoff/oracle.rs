@@ -69,7 +69,7 @@ fn check_predecessor(packets: &[u8]) {
     send(packets, &theirs);
     drop(theirs);
     let cx = &mut Context::from_waker(Waker::noop());
-    let (mut has_claimed, mut is_ready, mut is_proven, mut is_published) = Default::default();
+    let (mut has_claimed, mut is_ready, mut is_to_publish, mut is_published) = Default::default();
     // One that says nothing of interest is heard one message at a time.
     for _ in 0..=packets.len() {
         let Poll::Ready(report) = successor.poll_report(1, cx) else {
@@ -86,12 +86,12 @@ fn check_predecessor(packets: &[u8]) {
             Report::Adopted(_) | Report::Stopping => {
                 assert!(is_ready);
                 // It could be later, too.
-                if !std::mem::replace(&mut is_proven, true) {
-                    let _ = successor.send_proven();
+                if !std::mem::replace(&mut is_to_publish, true) {
+                    let _ = successor.send_publish();
                 }
             }
             Report::Published => {
-                assert!(is_proven && !std::mem::replace(&mut is_published, true));
+                assert!(is_to_publish && !std::mem::replace(&mut is_published, true));
             }
             Report::Lost(loss) => {
                 assert!(!loss.to_string().is_empty());
@@ -132,7 +132,7 @@ fn check_successor(packets: &[u8]) {
                 assert!(delivery.bytes.len() <= LONGEST_PAYLOAD);
             }
             Request::HandedOver => is_handed_over = true,
-            Request::Proven | Request::Reload | Request::Stop => {}
+            Request::Publish | Request::Proven | Request::Reload | Request::Stop => {}
             Request::Gone => {
                 assert!(predecessor.is_gone());
                 assert!(predecessor.poll_request(cx).is_pending());

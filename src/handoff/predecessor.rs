@@ -75,8 +75,9 @@ enum Step {
     AwaitingClaim,
     AwaitingReadiness,
     Serving,
-    Proven,
+    AwaitingPublication,
     Published,
+    Proven,
 }
 
 /// What a successor lets us know.
@@ -120,6 +121,7 @@ pub(crate) enum Loss {
     Unwatchable(io::Error),
     Unresponsive(usize, Duration),
     NoState(String),
+    Unpublished,
 }
 
 impl fmt::Display for Loss {
@@ -144,6 +146,7 @@ impl fmt::Display for Loss {
                 f,
                 "it has not taken {connections} connections in {patience:?}"
             ),
+            Loss::Unpublished => f.write_str("it gave up"),
             Loss::NoState(reason) => {
                 write!(f, "the application's state cannot be handed over: {reason}")
             }
@@ -213,7 +216,8 @@ impl Successor {
             Step::AwaitingClaim => "waiting for its claim",
             Step::AwaitingReadiness => "waiting for its readiness",
             Step::Serving => "serving on probation",
-            Step::Proven | Step::Published => "serving",
+            Step::AwaitingPublication => "publishing its process ID",
+            Step::Published | Step::Proven => "serving",
         }
     }
 
@@ -261,10 +265,18 @@ impl Successor {
 
     /// Tells it to accept from now on, how many connections may follow, and
     /// where to note what it does with them.
-    pub(crate) fn send_serve(&self, ledger: Option<&Ledger>, connections: usize) -> io::Result<()> {
+    ///
+    /// `proven_within` is the time in which it is proven at the latest.
+    pub(crate) fn send_serve(
+        &self,
+        ledger: Option<&Ledger>,
+        connections: usize,
+        proven_within: Option<Duration>,
+    ) -> io::Result<()> {
         let message = FromPredecessor::Serve {
             ledger: ledger.is_some(),
             connections,
+            proven_within_ms: proven_within.and_then(|it| u64::try_from(it.as_millis()).ok()),
         };
         match ledger {
             Some(ledger) => self.send(&message, &[ledger.as_fd()]),
@@ -292,7 +304,14 @@ impl Successor {
         }
     }
 
-    /// Tells it that its probation is over.
+    /// Tells it to publish its process ID.
+    pub(crate) fn send_publish(&mut self) -> io::Result<()> {
+        self.send(&FromPredecessor::Publish, &[])?;
+        self.step = Step::AwaitingPublication;
+        Ok(())
+    }
+
+    /// Tells it that nothing is taken back any more.
     pub(crate) fn send_proven(&mut self) -> io::Result<()> {
         self.send(&FromPredecessor::Proven, &[])?;
         self.step = Step::Proven;
@@ -359,10 +378,14 @@ impl Successor {
             match received.and_then(Packet::whole) {
                 Ok(packet) => match self.hear(packet.message, listeners) {
                     Some(Report::Lost(loss)) => return lost(loss),
-                    Some(report) => return Poll::Ready(report),
+                    // A dead process is not to be the published one. It may
+                    // have said after that that it leaves.
+                    Some(report) if !(exited.is_ready() && matches!(report, Report::Published)) => {
+                        return Poll::Ready(report);
+                    }
                     // One that never stops talking must not keep its deadline
                     // from passing, nor everybody else waiting.
-                    None => {
+                    _ => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }
@@ -443,18 +466,23 @@ impl Successor {
             }
             (
                 FromSuccessor::Adopted { batch, taken, room },
-                Step::Serving | Step::Proven | Step::Published,
+                Step::Serving | Step::AwaitingPublication | Step::Published | Step::Proven,
             ) => Some(Report::Adopted(Receipt { batch, taken, room })),
-            (FromSuccessor::Published, Step::Proven) => {
+            (FromSuccessor::Published, Step::AwaitingPublication) => {
                 self.step = Step::Published;
                 Some(Report::Published)
             }
-            (FromSuccessor::Stopping, Step::Serving | Step::Proven | Step::Published) => {
+            (
+                FromSuccessor::Stopping,
+                Step::Serving | Step::AwaitingPublication | Step::Published | Step::Proven,
+            ) => {
+                self.step = Step::Proven;
                 Some(Report::Stopping)
             }
-            (FromSuccessor::Failed { reason }, _) => {
+            (FromSuccessor::Failed { reason }, step) => {
                 self.last_words = Some(reason);
-                None
+                // It serves, and goes on with that until it is told not to.
+                (step == Step::AwaitingPublication).then_some(Report::Lost(Loss::Unpublished))
             }
             (
                 FromSuccessor::GetListener { .. }
@@ -465,8 +493,9 @@ impl Successor {
                 Step::AwaitingClaim
                 | Step::AwaitingReadiness
                 | Step::Serving
-                | Step::Proven
-                | Step::Published,
+                | Step::AwaitingPublication
+                | Step::Published
+                | Step::Proven,
             ) => Some(Report::Lost(Loss::OutOfOrder(name))),
         }
     }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 #[cfg(any(test, fuzzing))]
 use rustix::net::{SocketFlags, socketpair};
-use rustix::process::{Pid, PidfdFlags, Resource, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Resource, Signal, pidfd_open, pidfd_send_signal};
 use smol::future::FutureExt as _;
 
 use super::PREDECESSOR_VARIABLE;
@@ -40,6 +40,9 @@ pub(crate) struct Predecessor {
     generation: u64,
     /// Whether it may hand connections over yet.
     hands_over: bool,
+    /// Whether it may say that we are proven: it has asked us to publish
+    /// ourselves, or we stop.
+    may_prove: bool,
 }
 
 /// What a predecessor gives when it is asked for its listeners.
@@ -57,6 +60,8 @@ pub(crate) struct Commit {
     pub(crate) connections: usize,
     /// Where to note what is done with them.
     pub(crate) ledger: Option<OwnedFd>,
+    /// In what time we are proven, unless the predecessor hangs.
+    pub(crate) proven_within: Option<Duration>,
 }
 
 /// What a predecessor asks of us once we serve.
@@ -65,6 +70,8 @@ pub(crate) enum Request {
     Adopt(Delivery),
     /// No more connections will come.
     HandedOver,
+    /// To make our process ID the published one.
+    Publish,
     Proven,
     Reload,
     Stop,
@@ -115,6 +122,7 @@ impl Predecessor {
             pid: 0,
             generation: 0,
             hands_over: true,
+            may_prove: false,
         };
         if let FromPredecessor::Welcome {
             pid, generation, ..
@@ -154,6 +162,7 @@ impl Predecessor {
             pid: 0,
             generation: 1,
             hands_over: true,
+            may_prove: false,
         };
         Ok((predecessor, theirs))
     }
@@ -289,9 +298,11 @@ impl Predecessor {
             FromPredecessor::Serve {
                 ledger,
                 connections,
+                proven_within_ms,
             } if descriptors.len() == usize::from(ledger) => Ok(Commit {
                 connections,
                 ledger: descriptors.pop(),
+                proven_within: proven_within_ms.map(Duration::from_millis),
             }),
             message => Err(Error::handoff(
                 STEP,
@@ -312,7 +323,8 @@ impl Predecessor {
     }
 
     /// Says that we stop on purpose.
-    pub(crate) fn send_stopping(&self) {
+    pub(crate) fn send_stopping(&mut self) {
+        self.may_prove = true;
         self.send(&FromSuccessor::Stopping);
     }
 
@@ -356,6 +368,20 @@ impl Predecessor {
         }
     }
 
+    /// Kills it, if it lives: it hangs, and must not come back.
+    pub(crate) fn fence(&self) -> io::Result<()> {
+        let (Some(pid), Some(channel)) = (Pid::from_raw(self.pid), &self.channel) else {
+            return Ok(());
+        };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        // It was there after that, so the number was its own.
+        if channel.has_ended()? {
+            return Ok(());
+        }
+        pidfd_send_signal(pidfd, Signal::KILL)?;
+        Ok(())
+    }
+
     /// Waits for the next thing it asks of us; after [`Request::Gone`] there is
     /// none.
     pub(crate) fn poll_request(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
@@ -371,8 +397,10 @@ impl Predecessor {
         });
         let problem = match request {
             Ok(Ok(request)) => {
-                if matches!(request, Request::HandedOver) {
-                    self.hands_over = false;
+                match request {
+                    Request::HandedOver => self.hands_over = false,
+                    Request::Publish => self.may_prove = true,
+                    _ => {}
                 }
                 return Poll::Ready(request);
             }
@@ -404,14 +432,16 @@ impl Predecessor {
                 }))
             }
             FromPredecessor::HandedOver => Ok(Request::HandedOver),
-            FromPredecessor::Proven => Ok(Request::Proven),
+            FromPredecessor::Publish => Ok(Request::Publish),
+            FromPredecessor::Proven if self.may_prove => Ok(Request::Proven),
             FromPredecessor::Reload => Ok(Request::Reload),
             // It serves again, so nobody loses anything by our going.
             FromPredecessor::Stop | FromPredecessor::Dismissed => Ok(Request::Stop),
             FromPredecessor::Welcome { .. }
             | FromPredecessor::Listeners { .. }
             | FromPredecessor::Serve { .. }
-            | FromPredecessor::Connections { .. } => Err(name),
+            | FromPredecessor::Connections { .. }
+            | FromPredecessor::Proven => Err(name),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The loop: next event, step, perform.
 //!
-//! This is the only file that performs effects, and [`Running::next_event`]
+//! This is the only file that performs effects, and `Running::poll_event`
 //! the only place where events come from. Between two events nothing of the
 //! lifecycle changes; effects never wait, so everything that one step does
 //! happens in one tick of the executor.
@@ -39,6 +39,14 @@ use crate::status::Status;
 use crate::supervisor::Supervisor;
 use crate::transition::{HandoverSummary, Transition};
 
+/// How long a successor may take to publish its process ID, which it does at
+/// once unless it hangs.
+const PUBLICATION: Duration = Duration::from_secs(5);
+
+/// How much longer than it has said itself a predecessor may take to come to
+/// an end: it may have waited for an acknowledgement, and for a publication.
+const INDULGENCE: Duration = Duration::from_secs(10);
+
 /// Starts up, serves, and returns when the process is to exit.
 pub(super) async fn run(
     executor: Rc<LocalExecutor<'static>>,
@@ -63,6 +71,7 @@ pub(super) async fn run(
         control: None,
         pid_file: None,
         adoption: Adoption::default(),
+        proven_within: None,
     };
     let mut stops = Stops::catch()?;
     // A stop wins over a start-up that is under way.
@@ -124,6 +133,7 @@ pub(super) async fn run(
         pid_file: startup.pid_file,
         status,
         clocks: Clocks::default(),
+        proven_within: startup.proven_within,
         drain_begun: None,
         drain_watched: false,
         released: None,
@@ -145,6 +155,8 @@ struct Startup {
     control: Option<Rc<Listener>>,
     pid_file: Option<PidFile>,
     adoption: Adoption,
+    /// Unless the predecessor hangs, or has no deadline.
+    proven_within: Option<Duration>,
 }
 
 impl Startup {
@@ -194,6 +206,7 @@ impl Startup {
                 let room = self.adoption.capacity();
                 let control = self.control.as_deref().and_then(path_of);
                 let serve = predecessor.await_serve(keeps, room, control).await?;
+                self.proven_within = serve.proven_within;
                 self.adoption
                     .expect(serve.connections, serve.ledger)
                     .map_err(|cause| Error::handoff("taking over the ledger", cause))
@@ -250,6 +263,9 @@ struct Running {
     pid_file: Option<PidFile>,
     status: Status,
     clocks: Clocks,
+    /// Within what time the predecessor lets us hear of it, as long as we are
+    /// not proven.
+    proven_within: Option<Duration>,
     drain_begun: Option<Instant>,
     /// Whether the end of the drain is an event.
     drain_watched: bool,
@@ -272,7 +288,9 @@ impl Running {
         if self.predecessor.as_ref().is_some_and(Predecessor::is_gone) {
             self.adoption.retire_notes();
             self.inherit_supervisor();
-            self.pending.push_back(Event::Proven);
+            self.pending.extend([Event::Passed, Event::Proven]);
+        } else {
+            self.wait_for_predecessor();
         }
         self.roster.reserve(self.adoption.expected());
         self.start_accepting();
@@ -324,16 +342,13 @@ impl Running {
             | Event::Lost
             | Event::Overdue
             | Event::Drained
+            | Event::Passed
+            | Event::Published
             | Event::Proven
-            | Event::Published => {}
+            | Event::Leaving => {}
         }
         for effect in effects {
             self.perform(*effect, event);
-            // The successor died before it could hear that it is proven, and
-            // nothing has been given up yet.
-            if *effect == Effect::SendProven && self.is_loss_next() {
-                return;
-            }
         }
         self.state = after;
         self.announce_return(before);
@@ -465,13 +480,8 @@ impl Running {
                 if let Some(handover) = &mut self.handover {
                     handover.close();
                 }
-                // Nor will it be published any more.
-                if self.state == State::Publishing {
-                    return Some(Event::Published);
-                }
                 if self.state.is_probation() {
-                    self.pending.push_back(Event::Published);
-                    return Some(Event::Proven);
+                    return Some(Event::Leaving);
                 }
             }
             Report::Lost(loss) => {
@@ -509,6 +519,7 @@ impl Running {
                     return None;
                 }
                 Request::HandedOver => {
+                    self.wait_for_predecessor();
                     self.expect_no_more();
                     let adopted = self.adoption.adopted();
                     if adopted > 0 {
@@ -521,23 +532,49 @@ impl Running {
                         return Some(self.stop());
                     }
                 }
-                // A predecessor that exits after it said so says nothing new.
-                Request::Proven | Request::Gone => {
-                    if matches!(request, Request::Gone) {
-                        self.predecessor = None;
-                        self.expect_no_more();
+                Request::Publish => {
+                    self.wait_for_predecessor();
+                    if self.state.is_unproven() {
+                        return Some(Event::Passed);
                     }
-                    self.adoption.retire_notes();
-                    self.inherit_supervisor();
+                }
+                Request::Proven => {
+                    self.is_proven();
                     if self.state.is_unproven() {
                         return Some(Event::Proven);
+                    }
+                }
+                // One that exits after we were proven says nothing new.
+                Request::Gone => {
+                    self.predecessor = None;
+                    self.expect_no_more();
+                    self.is_proven();
+                    if self.state.is_unproven() {
+                        self.pending.push_back(Event::Proven);
+                        return Some(Event::Passed);
                     }
                 }
             }
         }
     }
 
+    /// The predecessor takes nothing back any more.
+    fn is_proven(&mut self) {
+        self.clocks.predecessor = None;
+        self.adoption.retire_notes();
+        self.inherit_supervisor();
+    }
+
+    /// Sets, or sets back, the clock for the predecessor to say something.
+    fn wait_for_predecessor(&mut self) {
+        if self.state.is_unproven() {
+            let within = self.proven_within.map(|it| it.saturating_add(INDULGENCE));
+            self.clocks.predecessor = within.and_then(after);
+        }
+    }
+
     fn adopt(&mut self, delivery: Delivery) {
+        self.wait_for_predecessor();
         let batch = delivery.batch;
         let (taken, room) = self.adoption.adopt(delivery, &self.roster, &self.attend);
         if let Some(predecessor) = &self.predecessor {
@@ -632,13 +669,21 @@ impl Running {
                 self.roster.end_drain();
                 self.start_accepting();
             }
-            Effect::SendProven => {
+            Effect::SendPublish => {
                 self.clocks.probation = None;
+                self.clocks.publication = after(PUBLICATION);
+                let sent = self.successor.as_mut().map(Successor::send_publish);
+                self.is_sent(sent);
+            }
+            Effect::SendProven => {
                 let sent = self.successor.as_mut().map(Successor::send_proven);
-                self.lost_if_failed(sent);
-                if self.is_loss_next() {
-                    return;
+                if self.is_sent(sent) {
+                    self.pending.push_back(Event::Proven);
                 }
+            }
+            Effect::Relinquish => {
+                self.clocks.probation = None;
+                self.clocks.publication = None;
                 if let Some(successor) = &self.successor {
                     log::info!("{successor} has passed its probation");
                 }
@@ -657,6 +702,7 @@ impl Running {
             },
             Effect::SendStop => {
                 self.clocks.probation = None;
+                self.clocks.publication = None;
                 if let Some(successor) = &self.successor
                     && let Err(error) = successor.send_stop()
                 {
@@ -664,11 +710,12 @@ impl Running {
                 }
             }
             Effect::SendStopping => {
-                if let Some(predecessor) = &self.predecessor {
+                if let Some(predecessor) = &mut self.predecessor {
                     predecessor.send_stopping();
                 }
             }
             Effect::Publish => self.publish(),
+            Effect::Republish => self.republish(),
             Effect::CloseListeners => self.close_listeners(),
             Effect::StartDeadline => {
                 let begun = self.drain_begun.unwrap_or_else(Instant::now);
@@ -680,6 +727,7 @@ impl Running {
             }
             Effect::AwaitDrained => self.drain_watched = true,
             Effect::Kill | Effect::Bury => self.dismiss(event),
+            Effect::Fence => self.fence(),
             Effect::Release => self.release(),
             Effect::Report => self.report(),
             Effect::Exit => {
@@ -751,7 +799,10 @@ impl Running {
             self.roster.census()
         );
         let coming = if hand_over { self.roster.len() } else { 0 };
-        let sent = successor.send_serve(ledger.as_ref(), coming);
+        // By then it is either proven or undone, or we have come to our end.
+        let options = &self.options;
+        let proven_within = options.probation.checked_add(options.drain_timeout);
+        let sent = successor.send_serve(ledger.as_ref(), coming, proven_within);
         if hand_over {
             self.handover = Some(Handover::begin(
                 Rc::clone(&self.roster),
@@ -818,13 +869,57 @@ impl Running {
     }
 
     fn publish(&mut self) {
+        let published = match &mut self.pid_file {
+            Some(pid_file) => pid_file.publish(),
+            None => Ok(()),
+        };
+        match (published, &self.predecessor) {
+            (Ok(()), Some(predecessor)) => predecessor.send_published(),
+            (Ok(()), None) => {}
+            // It serves again, and we until it says so.
+            (Err(error), Some(predecessor)) => {
+                log::error!("{error}");
+                predecessor.send_failed(&error.to_string());
+            }
+            // There is nobody else who could serve.
+            (Err(error), None) => log::error!("{error}"),
+        }
+    }
+
+    /// Puts back what the lost successor has changed, or may have.
+    fn republish(&mut self) {
         if let Some(pid_file) = &mut self.pid_file
             && let Err(error) = pid_file.publish()
         {
             log::error!("{error}");
         }
-        if let Some(predecessor) = &self.predecessor {
-            predecessor.send_published();
+    }
+
+    fn fence(&self) {
+        let Some(predecessor) = &self.predecessor else {
+            return;
+        };
+        let pid = predecessor.pid();
+        log::error!(
+            "predecessor {pid} has not come to an end in time and seems to hang; it is killed, so \
+             that it cannot take back what it has handed over"
+        );
+        if let Err(error) = predecessor.fence() {
+            log::error!("predecessor {pid} could not be killed: {error}");
+        }
+    }
+
+    /// Whether this was said to a successor that serves. If not, it may have
+    /// left on purpose, which is still to be heard; that it is lost is heard as
+    /// well, and there is a clock for one that does not listen.
+    fn is_sent(&self, sent: Option<std::io::Result<()>>) -> bool {
+        match (sent, &self.successor) {
+            (Some(Ok(())), _) => true,
+            (Some(Err(error)), Some(successor)) => {
+                log::debug!("{successor} could not be told: {error}");
+                false
+            }
+            (_, None) | (None, _) => false,
         }
     }
 
@@ -834,12 +929,6 @@ impl Running {
             self.loss = Some(Loss::Unreachable(error));
             self.pending.push_back(Event::Lost);
         }
-    }
-
-    /// Whether what the process does next is to hear of the successor's loss.
-    /// One that has said that it stops is done with first.
-    fn is_loss_next(&self) -> bool {
-        self.pending.front() == Some(&Event::Lost)
     }
 
     /// Parts with a successor that has not taken over, or not for good.
@@ -900,8 +989,10 @@ impl Running {
         self.delivery = None;
         self.clocks.readiness = None;
         self.clocks.probation = None;
+        self.clocks.publication = None;
         let reason = match loss {
             Some(loss) => loss.to_string(),
+            None if self.state.is_probation() => format!("it has not done so in {PUBLICATION:?}"),
             None => format!("it was not ready after {:.1?}", successor.age()),
         };
         let mut end = format!("{successor}, {}: {reason}", successor.awaited_step());
@@ -924,13 +1015,8 @@ impl Running {
         }
         let stragglers = self.roster.stragglers();
         log::warn!(
-            "the drain ends with {} connections in flight{}",
-            stragglers.len(),
-            if self.state == State::Publishing {
-                ", and the successor has not published its process ID"
-            } else {
-                ""
-            }
+            "the drain ends with {} connections in flight",
+            stragglers.len()
         );
         for straggler in stragglers {
             log::warn!("cut off: {straggler}");
@@ -1037,8 +1123,12 @@ impl StopCount {
 struct Clocks {
     /// For the successor to become ready: `Overdue`.
     readiness: Option<Instant>,
-    /// Of the successor's probation: `Proven`.
+    /// Of the successor's probation: `Passed`.
     probation: Option<Instant>,
+    /// For the successor to publish its process ID: `Overdue`.
+    publication: Option<Instant>,
+    /// For the predecessor to let us hear of it: `Overdue`.
+    predecessor: Option<Instant>,
     /// Of an announced stop: `Stop`.
     retirement: Option<Instant>,
     /// For the drain: `Overdue`.
@@ -1052,13 +1142,15 @@ impl Clocks {
     fn poll(&mut self, is_proving: bool, cx: &mut Context<'_>) -> Poll<Event> {
         let clocks = [
             (&mut self.readiness, Event::Overdue),
-            (&mut self.probation, Event::Proven),
+            (&mut self.probation, Event::Passed),
+            (&mut self.publication, Event::Overdue),
+            (&mut self.predecessor, Event::Overdue),
             (&mut self.retirement, Event::Stop),
             (&mut self.drain, Event::Overdue),
         ];
         let earliest = clocks
             .into_iter()
-            .filter(|(_, event)| is_proving || *event != Event::Proven)
+            .filter(|(_, event)| is_proving || *event != Event::Passed)
             .filter_map(|(clock, event)| clock.map(|at| (at, clock, event)))
             .min_by_key(|(at, _, _)| *at);
         let Some((at, clock, event)) = earliest else {

@@ -200,6 +200,16 @@ impl Supervisor {
         self.role = Role::Retired;
     }
 
+    /// This process is the main one again, should it have retired. Under
+    /// `NotifyAccess=main` nobody may believe that; but then the main process
+    /// that has died was noticed, too.
+    pub(crate) fn reclaim(&mut self, status: impl fmt::Display) {
+        if self.role == Role::Retired {
+            self.role = Role::Main;
+            self.say(&format!("MAINPID={}\n", std::process::id()), status);
+        }
+    }
+
     /// From now on this process is the main one; the predecessor has said so.
     pub(crate) fn inherit(&mut self, status: impl fmt::Display) {
         if self.role != Role::Heir {

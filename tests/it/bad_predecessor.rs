@@ -212,7 +212,14 @@ mod the_listeners {
 
     #[test]
     fn that_are_another_message() {
-        for name in ["serve", "handed_over", "proven", "reload", "stop"] {
+        for name in [
+            "serve",
+            "handed_over",
+            "publish",
+            "proven",
+            "reload",
+            "stop",
+        ] {
             let sent = format!("sent `{name}` with 0 descriptors");
             are_wrong(&["claiming the listeners", &sent], |it| {
                 it.channel().say(&json!({ "message": name }));
@@ -467,7 +474,7 @@ mod the_word_to_serve {
 
     #[test]
     fn that_is_another_message() {
-        for name in ["handed_over", "proven", "reload", "stop"] {
+        for name in ["handed_over", "publish", "proven", "reload", "stop"] {
             let sent = format!("sent `{name}` with 0 descriptors");
             is_wrong(&[STEP, &sent], |it| it.say(&json!({ "message": name })));
         }
@@ -826,7 +833,7 @@ mod what_it_says_later {
     }
 
     #[test]
-    fn and_that_comes_too_late() {
+    fn and_that_comes_too_late_or_too_early() {
         let null = File::open("/dev/null").unwrap();
         for name in ["welcome", "listeners", "serve"] {
             let mut message = FalsePredecessor::welcome();
@@ -836,6 +843,10 @@ mod what_it_says_later {
             let reason = format!("the predecessor sent `{name}` out of order");
             is_wrong(&reason, |it| it.say_with(&message, &[null.as_fd(); 253]));
         }
+        // It is the service by then, and has to publish itself.
+        is_wrong("the predecessor sent `proven` out of order", |channel| {
+            channel.say(&json!({ "message": "proven" }));
+        });
         is_wrong(
             "the predecessor sent `connections` out of order",
             |channel| {
@@ -860,7 +871,7 @@ mod what_it_says_later {
         let mut scene = Scene::set();
         let null = File::open("/dev/null").unwrap();
         let channel = scene.predecessor.channel();
-        for name in ["handed_over", "proven"] {
+        for name in ["handed_over", "publish", "proven"] {
             let message = json!({ "message": name });
             channel.say_with(&message, &[null.as_fd(); 253]);
             channel.say(&message);
@@ -991,6 +1002,7 @@ fn everything() -> Vec<Packet> {
         Packet::new(&serve, vec![FalsePredecessor::ledger().0]),
         connections,
         Packet::new(&json!({ "message": "handed_over" }), Vec::new()),
+        Packet::new(&json!({ "message": "publish" }), Vec::new()),
         Packet::new(&json!({ "message": "proven" }), Vec::new()),
     ]
 }

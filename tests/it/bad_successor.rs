@@ -204,7 +204,7 @@ fn one_that_acknowledges_before_it_is_ready() {
 }
 
 #[test]
-fn one_that_is_published_before_it_is_proven() {
+fn one_that_is_published_before_it_is_asked_to() {
     survives(
         UNDONE,
         "`published` out of order",
@@ -495,6 +495,9 @@ fn one_that_is_not_the_process_that_was_started() {
 fn one_that_was_proven_is_left_to_itself() {
     let scene = Scene::of(Config::new(), 3);
     let predecessor = scene.service.current();
+    // It does not exit before that is over.
+    let mut busy = scene.service.connect();
+    busy.begin_post("/echo", 5).unwrap();
     let successor = scene.service.restart_into_false_successor();
     assert!(successor.take_over(100).is_none(), "there is no probation");
     // Without a probation, this need not be the last that is heard.
@@ -503,14 +506,19 @@ fn one_that_was_proven_is_left_to_itself() {
     while !is_proven || taken.len() < 3 {
         let heard = successor.channel().hear().unwrap();
         is_proven |= heard.message["message"] == "proven";
+        if heard.message["message"] == "publish" {
+            successor.say(json!({ "message": "published" }));
+        }
         if let Some(batch) = Batch::from(heard) {
             successor.adopt(&batch);
             taken.extend(batch.sockets);
         }
     }
     successor.channel().say_bytes(b"}{", &[]);
-    assert_eq!(predecessor.wait_exit(), End::Exit(0));
     scene.service.log().wait_for(", serving: it spoke nonsense");
+    busy.send("hello").unwrap();
+    assert_eq!(busy.answer().unwrap().text(), "hello");
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
     assert!(successor.is_alive());
     assert!(scene.clients.iter().all(Client::is_silent));
 }

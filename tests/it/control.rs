@@ -534,7 +534,7 @@ fn a_stop_on_probation_ends_both() {
 #[test]
 fn a_signal_does_what_a_request_does() {
     let service = start(Config::new());
-    service.restart();
+    service.restart_to_the_end();
     assert_eq!(status(&service)["last_restart"]["result"], "ok");
     let held = service.restart_held();
     let told = status(&service);

@@ -2,7 +2,7 @@
 //! happened: one line in the log names the successor, the step and the reason,
 //! no process is left over, and the next SIGHUP works.
 
-use crate::kit::{Client, Config, Fake, Launch, Service};
+use crate::kit::{Client, Config, End, Fake, Launch, Service};
 
 const STARTING: &str = "starting: ";
 const AWAITING_CLAIM: &str = "waiting for its claim: ";
@@ -249,6 +249,47 @@ fn a_successor_that_closes_the_channel_just_before_it_would_be_proven() {
     failure.assert_says("restart undone");
     failure.assert_says("closed the channel");
     service.assert_undisturbed();
+    service.stop();
+}
+
+/// It would go unnoticed as long as there are no connections to be handed over.
+#[test]
+fn a_successor_that_hangs_when_its_probation_is_over() {
+    let service = Service::start(Config::new().probation_ms(500));
+    let place = service.log().here();
+    service.first().hup();
+    service
+        .log()
+        .wait_for_after(place, "generation 2 is serving on ");
+    service.first().only_child().freeze();
+    let failure = service.wait_failed_restart_after(place);
+    failure.assert_says("restart undone");
+    failure.assert_says("publishing its process ID: it has not done so in 5s");
+    service.assert_undisturbed();
+    service.restart();
+    service.stop();
+}
+
+/// A predecessor that hangs would keep its successor on probation for ever; and
+/// if it came to itself it could take back what is somebody else's by then.
+#[test]
+fn a_predecessor_that_hangs_when_its_successor_serves() {
+    let config = Config::new().probation_ms(3_000).drain_timeout_ms(500);
+    let service = Service::start(config);
+    let predecessor = service.current();
+    let successor = service.restart();
+    predecessor.freeze();
+    // It is remembered.
+    successor.hup();
+    let line = service.log().wait_for("seems to hang; it is killed");
+    assert!(
+        line.contains(&format!("predecessor {} ", predecessor.pid())),
+        "{line}"
+    );
+    assert_eq!(predecessor.wait_exit(), End::Killed(9));
+    let next = service.wait_generation(3);
+    assert_eq!(successor.wait_exit(), End::Exit(0));
+    assert_eq!(service.get("/").pid(), next.pid());
     service.stop();
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::kit::{Config, Launch, Service};
+use crate::kit::{Config, Launch, Service, Whom};
 
 #[test]
 fn the_twentieth_generation_has_the_descriptors_of_the_first() {
@@ -223,6 +223,52 @@ fn successors_that_are_killed_on_probation_leave_at_most_one_file() {
         .filter(|entry| entry.as_ref().unwrap().path() != path)
         .count();
     assert!(left <= 2, "the configuration, and what the last one left");
+}
+
+/// Where a successor is to be when it can no longer write its PID file.
+#[test]
+fn a_pid_file_that_cannot_be_written_in_the_end_undoes_the_restart() {
+    let launch = Launch::api(Config::new());
+    let dir = launch.dir().join("run");
+    fs::create_dir(&dir).unwrap();
+    let path = launch.dir().join("api.pid");
+    let config = Config::new().probation_ms(1_000);
+    let before = config.clone().pid_file(path.to_str().unwrap());
+    let service = launch.config(before.clone()).start();
+    let after = dir.join("api.pid");
+    service.configure(&config.pid_file(after.to_str().unwrap()));
+    let place = service.log().here();
+    service.first().hup();
+    service.log().wait_for_after(place, "takes over");
+    fs::remove_dir_all(&dir).unwrap();
+    let failure = service.wait_failed_restart_after(place);
+    failure.assert_says("restart undone");
+    failure.assert_says("publishing its process ID: it gave up; it said: ");
+    failure.assert_says(after.to_str().unwrap());
+    assert_eq!(read_pid(&path), service.first().pid());
+    service.assert_undisturbed();
+    service.configure(&before);
+    let successor = service.restart_to_the_end();
+    assert_eq!(read_pid(&path), successor.pid());
+}
+
+#[test]
+fn a_pid_file_of_a_successor_that_dies_before_it_is_proven_is_put_right() {
+    let launch = Launch::api(Config::new());
+    let path = launch.dir().join("api.pid");
+    let config = Config::new().pid_file(path.to_str().unwrap());
+    let service = launch.config(config.clone()).start();
+    let predecessor = service.first().pid();
+    let record = format!("predecessor {predecessor}: sending `published`");
+    service.configure(&config.clone().kill(2, &record, Whom::Itself));
+    let failure = service.restart_in_vain();
+    failure.assert_says("restart undone");
+    // It is written after that line.
+    service.assert_undisturbed();
+    assert_eq!(read_pid(&path), predecessor);
+    service.configure(&config);
+    let successor = service.restart_to_the_end();
+    assert_eq!(read_pid(&path), successor.pid());
 }
 
 #[test]

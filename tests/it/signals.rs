@@ -6,7 +6,7 @@
 
 use rustix::process::{Signal, kill_process_group};
 
-use crate::kit::{Client, Config, End, Fake, Held, Launch, Process, Service};
+use crate::kit::{Client, Config, End, Fake, Held, Launch, Process, Service, Whom};
 
 /// SIGTERM and SIGINT mean the same everywhere.
 const STOPS: [fn(&Process); 2] = [Process::term, Process::int];
@@ -282,17 +282,44 @@ fn probation_second_term_to_the_predecessor_ends_both_at_once() {
 #[test]
 fn publishing_term_and_int_to_the_predecessor_stop_the_service() {
     for stop in STOPS {
-        let service = Service::start(Config::new().probation_ms(1_000));
+        let config = Config::new().probation_ms(1_000);
+        // Nobody is killed, but the log says more.
+        let service = Service::start(config.kill(1, "no such record", Whom::Itself));
         let predecessor = service.current();
         let successor = service.restart();
         successor.freeze();
-        service.log().wait_for("has passed its probation");
+        service.log().wait_for("sent `publish`");
         stop(&predecessor);
         assert_eq!(predecessor.wait_exit(), End::Exit(0));
         successor.thaw();
         service.log().wait_for("generation 2 exits");
         service.log().wait_for_end();
     }
+}
+
+/// Everything that it has said, and that it is dead, comes at once.
+#[test]
+fn publishing_a_successor_that_is_published_and_stopped_is_not_taken_for_lost() {
+    // Nobody is killed, but the log says more.
+    let said = |generation| {
+        let config = Config::new().probation_ms(1_000);
+        config.kill(generation, "no such record", Whom::Itself)
+    };
+    let service = Service::start(said(1));
+    service.configure(&said(2));
+    let predecessor = service.current();
+    let successor = service.restart();
+    successor.freeze();
+    service.log().wait_for("sent `publish`");
+    predecessor.freeze();
+    successor.thaw();
+    service.log().wait_for("sent `published`");
+    successor.term();
+    service.log().wait_for("generation 2 exits");
+    predecessor.thaw();
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    service.log().wait_for_end();
+    assert_eq!(service.failed_restarts(), 0);
 }
 
 /// The queue of a listener is open until the last copy of it is closed.

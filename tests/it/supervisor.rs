@@ -315,6 +315,39 @@ fn the_main_process_is_named_before_it_is_told_that_it_is_proven() {
     assert_inherits(&supervisor, &successor, 2);
 }
 
+/// The successor has been named by then.
+#[test]
+fn a_successor_that_dies_before_it_is_told_that_it_is_proven_is_not_the_main_process() {
+    let config = Config::new().kill(1, "performing SendProven", Whom::Other);
+    let (supervisor, service) = start(config.no_hand_over());
+    let predecessor = service.current();
+    service.restart_in_vain().assert_says("restart undone");
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, RELOADING);
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, &[]);
+    assert!(supervisor.next_of(&predecessor).says("WATCHDOG=1"));
+    let main = format!("MAINPID={}", predecessor.pid());
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, &[&main])
+        .assert_status("generation 1 serves on ");
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, &["READY=1"])
+        .assert_status("restart undone: ");
+    let successor = service.restart();
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, RELOADING);
+    supervisor
+        .next_of(&predecessor)
+        .assert_says(&predecessor, &[]);
+    assert_retires(&supervisor, &predecessor, &successor);
+}
+
 #[test]
 fn more_time_is_asked_for_as_long_as_a_stop_takes() {
     let (supervisor, service) = start(Config::new());

@@ -35,6 +35,8 @@ impl Running {
                 let status = format!("stopping in {delay:?}; {}", self.serving());
                 self.supervisor.stopping(status);
             }
+            // What was announced of the successor is not true any more.
+            Effect::Republish => self.supervisor.reclaim(self.serving()),
             Effect::SendListeners
             | Effect::StopAccepting
             | Effect::StartHandover
@@ -42,7 +44,10 @@ impl Running {
             | Effect::StartProbation
             | Effect::Resume
             | Effect::SendReload
+            | Effect::SendPublish
+            | Effect::Relinquish
             | Effect::Publish
+            | Effect::Fence
             | Effect::CloseListeners
             | Effect::StartDeadline
             | Effect::AwaitDrained

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -35,6 +36,10 @@ pub(super) enum Scenario {
     Exits,
     /// The successor panics when it serves.
     PanicsOnProbation,
+    /// It cannot write its PID file any more when it is to do so.
+    CannotPublish,
+    /// The predecessor stands still from the probation on.
+    FrozenPredecessor,
     /// The predecessor is told to stop while the successor is on probation.
     StopOnProbation,
     /// The successor is told to stop on its probation.
@@ -63,7 +68,7 @@ impl Scenario {
         Some(match (point.section, point.what.as_str()) {
             (
                 Section::FromPredecessor,
-                "welcome" | "listeners" | "serve" | "connections" | "proven",
+                "welcome" | "listeners" | "serve" | "connections" | "publish" | "proven",
             ) => Scenario::Restart,
             (Section::FromPredecessor, "handed_over") => Scenario::Departure,
             (Section::FromPredecessor, "reload") => Scenario::ReloadOnProbation,
@@ -81,8 +86,8 @@ impl Scenario {
             (
                 Section::InPredecessor,
                 "SendListeners" | "StopAccepting" | "SendServe" | "StartHandover"
-                | "StartProbation" | "SendProven" | "CloseListeners" | "StartDeadline"
-                | "AwaitDrained",
+                | "StartProbation" | "SendPublish" | "SendProven" | "Relinquish" | "CloseListeners"
+                | "StartDeadline" | "AwaitDrained",
             ) => Scenario::Restart,
             (Section::InPredecessor, "SendReload") => Scenario::ReloadWhileStarting,
             (Section::InPredecessor, "SendStop" | "StartDrain") => Scenario::StopOnProbation,
@@ -90,6 +95,7 @@ impl Scenario {
             (Section::InPredecessor, "Report") => Scenario::SecondStopWhileDraining,
             (Section::InPredecessor, "Exit") => Scenario::Departure,
             (Section::InSuccessor, "Publish") => Scenario::Restart,
+            (Section::InSuccessor, "Fence") => Scenario::FrozenPredecessor,
             (Section::InSuccessor, "Spawn") => Scenario::ReloadOfTheSuccessor,
             (
                 Section::InSuccessor,
@@ -108,6 +114,7 @@ impl Scenario {
             (Section::OnItsOwn, "Report" | "Exit") => Scenario::SecondStop,
             (Section::OnItsOwn, "Bury") => Scenario::Exits,
             (Section::OnItsOwn, "Resume") => Scenario::PanicsOnProbation,
+            (Section::OnItsOwn, "Republish") => Scenario::CannotPublish,
             (Section::OnItsOwn, "Release") => Scenario::LostAfterwards,
             (Section::OnItsOwn, "SendReload") => Scenario::ReloadAfterLoss,
             _ => return None,
@@ -122,7 +129,10 @@ impl Scenario {
             | Scenario::StopOnProbation
             | Scenario::StopOfTheSuccessor
             | Scenario::AnnouncedStopOfTheSuccessor
-            | Scenario::SecondStopOfTheSuccessor => config.probation_ms(3_000),
+            | Scenario::SecondStopOfTheSuccessor
+            | Scenario::CannotPublish => config.probation_ms(3_000),
+            // It is given what these two are together.
+            Scenario::FrozenPredecessor => config.probation_ms(3_000).drain_timeout_ms(1),
             Scenario::PanicsOnProbation => config.probation_ms(20_000),
             Scenario::AnnouncedStop => config.shutdown_delay_ms(300),
             // Long enough for the good successor at the end of the story.
@@ -161,6 +171,8 @@ impl Scenario {
             | Scenario::Unbindable
             | Scenario::Exits
             | Scenario::PanicsOnProbation
+            | Scenario::CannotPublish
+            | Scenario::FrozenPredecessor
             // By then it is not the service any more.
             | Scenario::SecondStopWhileDraining
             | Scenario::LostAfterwards
@@ -168,14 +180,19 @@ impl Scenario {
         }
     }
 
-    /// What the successor is started with.
-    fn second(self, config: Config) -> Config {
+    /// What the successor is started with; it can have its PID file in the
+    /// directory `lost`, which will have gone.
+    fn second(self, config: Config, lost: &Path) -> Config {
         match self {
             Scenario::TooSlow | Scenario::TooSlowAndWrapped => config.init_ms(2_500),
             Scenario::Unbindable => config.also_on("unix:/nowhere/at/all/api.sock"),
             Scenario::AnnouncedStopOfTheSuccessor => config.shutdown_delay_ms(300),
             Scenario::Exits => config.fault("exit"),
             Scenario::PanicsOnProbation => config.fault("panic-after-ready"),
+            Scenario::CannotPublish => {
+                fs::create_dir(lost).unwrap();
+                config.pid_file(lost.join("api.pid").to_str().unwrap())
+            }
             Scenario::Restart
             | Scenario::Departure
             | Scenario::ReloadWhileStarting
@@ -188,6 +205,7 @@ impl Scenario {
             | Scenario::Stop
             | Scenario::AnnouncedStop
             | Scenario::SecondStop
+            | Scenario::FrozenPredecessor
             | Scenario::LostAfterwards
             | Scenario::ReloadAfterLoss => config,
         }
@@ -294,7 +312,8 @@ impl<'a> Story<'a> {
 
     /// Does what leads to the kill.
     fn come_to_the_kill(&mut self) {
-        let mut second = self.scenario.second(self.config.clone());
+        let lost = self.service.dir().join("lost");
+        let mut second = self.scenario.second(self.config.clone(), &lost);
         if self.point.witness() == Role::Successor {
             let pid = self.predecessor.pid();
             let mut record = self.point.record();
@@ -360,19 +379,30 @@ impl<'a> Story<'a> {
                 self.also_cut = Some(successor.pid());
             }
             Scenario::SecondStopWhileDraining => {
-                self.service.log().wait_for("received `published`");
+                self.service.log().wait_for("performed AwaitDrained");
                 predecessor.term();
                 predecessor.int();
                 self.also_cut = Some(predecessor.pid());
             }
             Scenario::LostAfterwards | Scenario::ReloadAfterLoss => {
-                self.service.log().wait_for("received `published`");
+                self.service.log().wait_for("performed AwaitDrained");
                 let successor = predecessor.only_child();
                 successor.kill();
                 self.also_cut = Some(successor.pid());
                 if self.scenario == Scenario::ReloadAfterLoss {
                     self.service.log().wait_for("performed Release");
                     predecessor.hup();
+                }
+            }
+            Scenario::CannotPublish => {
+                self.also_cut = Some(self.wait_for_probation().pid());
+                fs::remove_dir_all(&lost).unwrap();
+            }
+            Scenario::FrozenPredecessor => {
+                self.wait_for_probation();
+                predecessor.freeze();
+                if self.point.moment == Moment::After {
+                    self.also_cut = Some(predecessor.pid());
                 }
             }
             Scenario::PanicsOnProbation => {
@@ -412,6 +442,9 @@ impl<'a> Story<'a> {
         let killed = self.wait_killed();
         // Whoever comes after this is to be good.
         self.service.configure(&self.config);
+        if self.scenario == Scenario::FrozenPredecessor && self.point.victim == Role::Successor {
+            self.predecessor.thaw();
+        }
         if self.scenario == Scenario::TooSlowAndWrapped {
             self.service.binary().restore();
         }
@@ -496,6 +529,14 @@ impl<'a> Story<'a> {
 
     /// What the document says of it.
     fn words(&self, serves: Option<i32>, lost: usize, all: usize, request_lost: bool) -> String {
+        if self.is_after_the_last_word() {
+            let words = match serves {
+                Some(pid) => (pid, lost) == (self.predecessor.pid(), 0),
+                None => lost == all,
+            };
+            assert!(words && !request_lost, "{serves:?}, {lost} lost");
+            return "the predecessor; or nobody, lost: connections".to_owned();
+        }
         let who = match serves {
             // Being started takes its time.
             _ if self.is_at("Spawn", Moment::After) => "nobody, or the next one if it was started",
@@ -516,6 +557,13 @@ impl<'a> Story<'a> {
             [] => who.to_owned(),
             lost => format!("{who}; lost: {}", lost.join(", ")),
         }
+    }
+
+    /// Whether the successor is killed when it has just said `published`: the
+    /// predecessor may hear that of a process that lives, or that is dead.
+    fn is_after_the_last_word(&self) -> bool {
+        self.point.victim == Role::Successor
+            && (self.is_at("published", Moment::After) || self.is_at("Publish", Moment::After))
     }
 
     /// Whether the predecessor is killed at a moment, by the successor's clock,

@@ -112,6 +112,7 @@ impl Chance {
             json!("serve"),
             json!("connections"),
             json!("handed_over"),
+            json!("publish"),
             json!("proven"),
             json!("get_listener"),
             json!("ready"),
