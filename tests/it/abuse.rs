@@ -3,14 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::Once;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::kit::{Address, Config, Connections, Load, PATIENCE, Service};
+use crate::kit::{Address, Config, Connections, Load, PATIENCE, Service, possible_descriptors};
 
 /// How much more memory a service may have after an attack: what was in use at
 /// its height, some of which the allocator keeps for the next time.
@@ -113,19 +111,8 @@ impl Siege {
 
 /// How many of so many connections this process may have.
 fn at_most(number: usize) -> usize {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // The tests of this process run side by side.
-        let limit = getrlimit(Resource::Nofile);
-        let wanted = limit.maximum.unwrap_or(u64::MAX).min(8192);
-        let current = limit.current.unwrap_or(u64::MAX).max(wanted);
-        let limit = Rlimit {
-            current: Some(current),
-            maximum: limit.maximum,
-        };
-        setrlimit(Resource::Nofile, limit).unwrap();
-    });
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // The tests of this process run side by side.
+    let limit = possible_descriptors();
     let possible = usize::try_from(limit / 8).unwrap_or(usize::MAX);
     if possible < number {
         eprintln!("{possible} connections, not {number}: there may be {limit} descriptors");

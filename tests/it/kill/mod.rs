@@ -15,11 +15,14 @@ use std::sync::Mutex;
 use std::{env, slice, thread};
 
 use self::point::{Point, Section, bless};
-use crate::kit::BLESS;
+use crate::kit::{BLESS, possible_descriptors};
 
 /// How many kills of a group are under way at a time: most of a story is
-/// waiting for the end of a probation.
-const AT_A_TIME: usize = 6;
+/// waiting for the end of a probation, and it has up to a hundred clients.
+fn at_a_time() -> u64 {
+    // Another group may be under way, too.
+    (possible_descriptors() / 2 / 110).clamp(1, 6)
+}
 
 /// Defines the tests, and the list that tells whether they are about
 /// everything.
@@ -58,7 +61,7 @@ fn kill_at_each(is_meant: impl Fn(&Point) -> bool) {
     let left = Mutex::new(points.iter());
     let told = Mutex::new(Vec::new());
     thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
+        for _ in 0..at_a_time() {
             scope.spawn(|| {
                 while let Some(point) = next(&left) {
                     let outcome = catch_unwind(|| story::tell(point, is_blessing()));

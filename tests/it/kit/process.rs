@@ -145,9 +145,10 @@ impl Process {
     /// Lets the process, and those that it starts, open so many descriptors.
     pub(super) fn limit_descriptors(&self, number: u64) {
         // The hard limit stays, or else this could not be taken back.
+        let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
-            current: Some(number),
-            maximum: getrlimit(Resource::Nofile).maximum,
+            current: Some(number.min(maximum.unwrap_or(u64::MAX))),
+            maximum,
         };
         prlimit(Some(self.pid), Resource::Nofile, limit).unwrap();
     }
