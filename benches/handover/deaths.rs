@@ -1,5 +1,6 @@
 //! Successors that die just after they took over, under load: what is saved?
 
+use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,12 +55,12 @@ struct Inside {
     /// On a connection that a killed process had accepted, so that it ended
     /// with it.
     accepted: u64,
-    /// On one that a killed process had noted as being in use. It had just read
-    /// from it, or just answered, and can have been at that with one connection
-    /// at a time.
-    in_use: u64,
-    /// Elsewhere.
-    outside: u64,
+    /// On one that a killed process had noted as being in use: in which
+    /// processes. Each had just read from it, or just answered, and can have
+    /// been at that with one connection at a time.
+    in_use: HashSet<u32>,
+    /// Elsewhere: which ones.
+    outside: Vec<String>,
 }
 
 /// Restarts a service that has idle connections, and kills each successor.
@@ -127,8 +128,10 @@ pub(crate) fn measure(
         closed += record.closed;
         failures.absorb(record.failures);
     }
-    // No more than the killed process was at work on.
-    let outside = inside.outside + inside.in_use.saturating_sub(deaths);
+    let outside = inside.outside.len();
+    for description in &inside.outside {
+        eprintln!("failed request: {description}");
+    }
     findings.hold(
         format!("{title}: failed requests"),
         format!(
@@ -138,7 +141,7 @@ pub(crate) fn measure(
             failures.total(),
             inside.begun,
             inside.accepted,
-            inside.in_use.min(deaths),
+            inside.in_use.len(),
         ),
         "only those inside the killed process",
         outside == 0,
@@ -198,19 +201,37 @@ impl Inside {
         deaths: &[Death],
     ) {
         for failed in &record.failed {
-            let death = deaths
-                .iter()
-                .find(|death| failed.from < death.undone && death.killed < failed.to);
-            let handled_by = audit.in_vain.get(&(client, failed.number));
-            let place = match (death, handled_by) {
-                (Some(death), Some(pid)) if *pid == death.pid => &mut self.begun,
-                (Some(_), None) => match manner.policy {
-                    Policy::NewConnection => &mut self.accepted,
-                    Policy::KeepAlive => &mut self.in_use,
-                },
-                _ => &mut self.outside,
-            };
-            *place += 1;
+            let handled_by = audit.in_vain.get(&(client, failed.number)).copied();
+            let answered_before = failed.answered_before.map(|author| author.pid);
+            let died = || deaths.iter().filter(|death| death.killed < failed.to);
+            let at_death = died().find(|death| failed.from < death.undone);
+            // A client that is slow to see an answer asks again when its
+            // connection has long been lost with whoever gave the answer.
+            let in_use_at =
+                at_death.or_else(|| died().find(|death| Some(death.pid) == answered_before));
+            match (handled_by, manner.policy) {
+                (Some(pid), _) if died().any(|death| death.pid == pid) => self.begun += 1,
+                (None, Policy::NewConnection) if at_death.is_some() => self.accepted += 1,
+                (None, Policy::KeepAlive)
+                    if in_use_at.is_some_and(|death| self.in_use.insert(death.pid)) => {}
+                _ => {
+                    let last = deaths.iter().rfind(|death| death.asked < failed.to);
+                    let since =
+                        |at: Instant| last.map(|it| at.saturating_duration_since(it.killed));
+                    self.outside.push(format!(
+                        "request {} of client {client}, {}, {}; begun {:.1?}, failed {:.1?} after \
+                         process {:?} was killed, which was told after {:.1?}; handled by \
+                         {handled_by:?}; before it, {answered_before:?} answered on its connection",
+                        failed.number,
+                        manner.policy,
+                        failed.failure,
+                        since(failed.from),
+                        since(failed.to),
+                        last.map(|it| it.pid),
+                        last.map(|it| it.undone.duration_since(it.killed)),
+                    ));
+                }
+            }
         }
     }
 }

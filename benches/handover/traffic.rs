@@ -70,6 +70,9 @@ pub(crate) struct Record {
 /// A request that failed.
 pub(crate) struct Failed {
     pub(crate) number: usize,
+    pub(crate) failure: Failure,
+    /// Who gave the last answer on the same connection, if there was one.
+    pub(crate) answered_before: Option<Author>,
     /// When it was sent, at the earliest.
     pub(crate) from: Instant,
     /// When its client knew.
@@ -198,6 +201,7 @@ impl Client {
             let last = over.load(Ordering::Acquire);
             let begun = Instant::now();
             let before = self.record.answers.len();
+            let is_kept = self.kept.is_some();
             let burst = self.compose();
             let ended = future::or(self.exchange(&burst), async {
                 Timer::after(PATIENCE).await;
@@ -217,12 +221,16 @@ impl Client {
                     self.record.asked_anew += unanswered as u64;
                 }
                 Err(failure) => {
+                    let last = self.record.answers.last().copied().flatten();
+                    let answered_before = last.filter(|_| is_kept || after > before);
                     // What was sent behind the one that failed has failed, too.
                     for number in after..after + unanswered {
                         self.record.failures.add(failure.clone(), begun.elapsed());
                         self.record.answers.push(None);
                         self.record.failed.push(Failed {
                             number,
+                            failure: failure.clone(),
+                            answered_before: answered_before.map(|it| it.by),
                             from: begun,
                             to: Instant::now(),
                         });
