@@ -326,6 +326,29 @@ mod the_listeners {
         successor.restart();
         assert_eq!(successor.get("/").generation(), 3);
     }
+
+    /// A process that is killed may have closed the channel and have its
+    /// listeners open yet.
+    #[test]
+    fn that_never_come_are_bound_when_the_process_that_had_them_is_gone() {
+        let dying = Service::start(Config::new());
+        let address = dying.address().to_string();
+        let mut welcome = FalsePredecessor::welcome();
+        welcome["pid"] = dying.first().pid().into();
+        let config = Config::on(&[&address]);
+        let mut predecessor = FalsePredecessor::start_after(config, |channel| {
+            channel.say_with(&welcome, &[rustix::stdio::stdin()]);
+        });
+        predecessor.channel().expect("get_listener");
+        predecessor.close_the_channel();
+        let successor = predecessor.successor();
+        successor.first().wait_until_it_watches(dying.first());
+        assert_eq!(successor.log().count(" is serving on "), 0);
+        dying.first().kill();
+        predecessor.wait_until_it_serves();
+        assert_eq!(successor.address().to_string(), address);
+        assert_eq!(successor.get("/").generation(), 2);
+    }
 }
 
 mod the_state {

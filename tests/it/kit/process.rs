@@ -241,6 +241,29 @@ impl Process {
         }
     }
 
+    /// Waits until the process has a descriptor by which it can see the end of
+    /// another one.
+    pub(crate) fn wait_until_it_watches(&self, other: &Process) {
+        let deadline = Instant::now() + PATIENCE;
+        let entry = format!("\nPid:\t{}\n", other.pid());
+        let watches = || {
+            let descriptors = fs::read_dir(self.path("fdinfo")).expect("the process lives");
+            descriptors
+                .filter_map(|descriptor| fs::read_to_string(descriptor.ok()?.path()).ok())
+                .any(|info| info.contains(&entry))
+        };
+        // A third party is not told.
+        while !watches() {
+            assert!(
+                self.is_alive() && Instant::now() < deadline,
+                "{} does not wait for {}",
+                self.pid(),
+                other.pid()
+            );
+            thread::yield_now();
+        }
+    }
+
     /// The highest number that a socket has.
     pub(crate) fn highest_socket(&self) -> u32 {
         let descriptors = self.descriptors();
