@@ -527,3 +527,45 @@ fn unexpected(message: &FromPredecessor, descriptors: usize) -> io::Error {
         ),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::process::Command;
+
+    use rustix::process::{Rlimit, getrlimit, setrlimit};
+
+    /// Set in a process that has this test to itself, because the limit is one
+    /// of the whole process.
+    const ALONE: &str = "HEIRLOOM_TEST_ALONE";
+
+    #[test]
+    fn without_a_descriptor_none_is_free() {
+        if std::env::var_os(ALONE).is_none() {
+            let name = "handoff::successor::tests::without_a_descriptor_none_is_free";
+            let alone = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ALONE, "")
+                .output()
+                .unwrap();
+            let output = String::from_utf8_lossy(&alone.stdout);
+            assert!(output.contains(" 1 passed"), "{output}");
+            return;
+        }
+        let limit = Rlimit {
+            current: Some(64),
+            ..getrlimit(Resource::Nofile)
+        };
+        setrlimit(Resource::Nofile, limit).unwrap();
+        let mut files = Vec::new();
+        let error = loop {
+            match File::open("/dev/null") {
+                Ok(file) => files.push(file),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(Errno::from_io_error(&error), Some(Errno::MFILE));
+        assert_eq!(free_descriptors(), 0);
+    }
+}
