@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use async_io::Async;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -197,7 +198,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             // The peer is gone and left something of ours unread. That is told
             // once, and before what the peer has said, which may be why it
             // is gone.
-            Err(rustix::io::Errno::CONNRESET) => receive_packet(self.socket.as_fd(), &mut memory),
+            Err(Errno::CONNRESET) => receive_packet(self.socket.as_fd(), &mut memory),
             received => received,
         };
         match received {
@@ -226,11 +227,21 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
                         .map_err(|error| Silence::Nonsense(legible(&error.to_string()))),
                 )
             }
-            Err(rustix::io::Errno::WOULDBLOCK) => None,
-            Err(rustix::io::Errno::CONNRESET) => Some(Err(Silence::Closed)),
+            Err(Errno::WOULDBLOCK) => None,
+            Err(Errno::CONNRESET) => Some(Err(Silence::Closed)),
             Err(error) => Some(Err(Silence::Nonsense(error.to_string()))),
         }
     }
+}
+
+/// Whether what could not be sent can be sent a little later.
+pub(crate) fn passes(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        // Too many descriptors of this user are under way, in whatever channels
+        // (unix(7)), this one is full, or there is no memory.
+        Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 impl<Out, In> fmt::Debug for Channel<Out, In> {
@@ -269,7 +280,7 @@ fn receive_packet(socket: BorrowedFd<'_>, memory: &mut [u8]) -> rustix::io::Resu
         }
     }
     if received.flags.contains(ReturnFlags::TRUNC) {
-        return Err(rustix::io::Errno::MSGSIZE);
+        return Err(Errno::MSGSIZE);
     }
     Ok(Received {
         bytes: received.bytes,

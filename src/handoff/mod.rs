@@ -43,6 +43,12 @@
 //! for good: whatever comes to it while it drains, it passes on to its own
 //! successor.
 //!
+//! What a predecessor cannot send for the moment, because too many descriptors
+//! are under way between processes of the same user (unix(7)), it sends within a
+//! second, and nothing overtakes it: the welcome before it starts the successor,
+//! the listeners, and `serve`, until which nobody accepts. Connections wait in
+//! service.
+//!
 //! Neither end relies on the other: a message that is malformed, too long, out
 //! of order or without its descriptors is an error that names the step. Up to
 //! its readiness a successor gives up for it; once it serves it goes on, and no

@@ -1,5 +1,7 @@
 //! The predecessor's end of the handoff: its successor, as it sees it.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,14 +11,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use smol::Task;
-use smol::channel::TrySendError;
+use smol::channel::{Sender, TrySendError};
 use smol::future::{self, Boxed, FutureExt as _};
 
 use super::PREDECESSOR_VARIABLE;
-use super::channel::{Channel, MOST_DESCRIPTORS, Packet, Silence};
+use super::channel::{Channel, MOST_DESCRIPTORS, Packet, Silence, passes};
 use super::message::{ConnectionRecord, FromPredecessor, FromSuccessor, StateRecord, VERSION};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
@@ -29,6 +32,15 @@ const LAST_WORDS: Duration = Duration::from_millis(100);
 /// How long a killed successor is waited for. A process in an uninterruptible
 /// system call does not die at once, and must not hold us up for ever.
 const BURIAL: Duration = Duration::from_secs(5);
+
+/// How long it may be impossible to send to a successor that lives. Descriptors
+/// of other processes of this user, of which there may be too many, are under
+/// way for milliseconds.
+const UNSENT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// When it is tried again, because nobody tells when it is possible. It is the
+/// time in which nobody accepts, if that is what the successor is to be told.
+const UNSENT_PAUSE: Duration = Duration::from_millis(2);
 
 /// A process that is to take over from this one.
 ///
@@ -53,6 +65,19 @@ pub(crate) struct Successor {
     last_words: Option<String>,
     /// Set when it hung up without having exited.
     hung_up: Option<Timer>,
+    /// While there is some, it is not listened to.
+    unsent: RefCell<Option<Unsent>>,
+    /// Where to say that the welcome is sent, before which no process is
+    /// started.
+    welcomed: Option<Sender<io::Result<()>>>,
+}
+
+/// What could not be sent yet.
+struct Unsent {
+    messages: VecDeque<(FromPredecessor, Vec<OwnedFd>)>,
+    since: Instant,
+    /// When to try again.
+    pause: Timer,
 }
 
 /// What we know of the successor's process.
@@ -172,6 +197,8 @@ impl Successor {
             is_our_child: true,
             last_words: None,
             hung_up: None,
+            unsent: RefCell::default(),
+            welcomed: None,
         };
         let started = open_channel().and_then(|(channel, theirs)| {
             successor.channel = Some(channel);
@@ -183,11 +210,16 @@ impl Successor {
                 .stdin(Stdio::from(theirs));
             Ok(command)
         });
+        let (welcomed, is_welcomed) = smol::channel::bounded(1);
+        successor.welcomed = Some(welcomed);
         let starting = async move {
             for burial in burials {
                 burial.await;
             }
-            spawn(started?)?.await
+            let command = started?;
+            let unwelcome = |_| Err(io::ErrorKind::NotConnected.into());
+            is_welcomed.recv().await.unwrap_or_else(unwelcome)?;
+            spawn(command)?.await
         };
         successor.process = Process::Starting(starting.boxed());
         successor
@@ -233,7 +265,7 @@ impl Successor {
             pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
             generation,
         };
-        self.send(&message, &[rustix::stdio::stdin().as_fd()])
+        self.send_in_time(message, &[rustix::stdio::stdin().as_fd()])
     }
 
     /// Answers the claim; `state` is a stream of so many bytes.
@@ -258,7 +290,7 @@ impl Successor {
                 more,
                 state,
             };
-            self.send(&message, &descriptors)?;
+            self.send_in_time(message, &descriptors)?;
         }
         Ok(())
     }
@@ -279,8 +311,8 @@ impl Successor {
             proven_within_ms: proven_within.and_then(|it| u64::try_from(it.as_millis()).ok()),
         };
         match ledger {
-            Some(ledger) => self.send(&message, &[ledger.as_fd()]),
-            None => self.send(&message, &[]),
+            Some(ledger) => self.send_in_time(message, &[ledger.as_fd()]),
+            None => self.send_in_time(message, &[]),
         }
     }
 
@@ -292,6 +324,9 @@ impl Successor {
         descriptors: &[BorrowedFd<'_>],
         bytes: &[u8],
     ) -> io::Result<()> {
+        if self.has_unsent() {
+            return Err(Errno::AGAIN.into());
+        }
         let message = FromPredecessor::Connections { batch, connections };
         self.send_with(&message, descriptors, bytes)
     }
@@ -299,7 +334,7 @@ impl Successor {
     /// Tells it that no more connections will come, which one that is gone does
     /// not want to know.
     pub(crate) fn send_handed_over(&self) {
-        if let Err(error) = self.send(&FromPredecessor::HandedOver, &[]) {
+        if let Err(error) = self.send_behind(FromPredecessor::HandedOver) {
             log::debug!("`handed_over` did not reach {self}: {error}");
         }
     }
@@ -320,12 +355,80 @@ impl Successor {
 
     /// Tells it to reload.
     pub(crate) fn send_reload(&self) -> io::Result<()> {
-        self.send(&FromPredecessor::Reload, &[])
+        self.send_behind(FromPredecessor::Reload)
     }
 
     /// Tells it to stop.
     pub(crate) fn send_stop(&self) -> io::Result<()> {
+        // It must not take our end for the word to serve.
+        if self.unsent.take().is_some() {
+            return self.send(&FromPredecessor::Dismissed, &[]);
+        }
         self.send(&FromPredecessor::Stop, &[])
+    }
+
+    /// Whether there is something that could not be sent yet.
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.unsent.borrow().is_some()
+    }
+
+    /// Sends a message now or, if that is impossible for the moment, soon.
+    fn send_in_time(
+        &self,
+        message: FromPredecessor,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let mut unsent = self.unsent.borrow_mut();
+        if unsent.is_none() {
+            match self.send(&message, descriptors) {
+                Err(error) if passes(&error) => {
+                    log::debug!("{self}: nothing can be passed on at the moment: {error}");
+                }
+                sent => return sent,
+            }
+        }
+        let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
+        let copies = copies.collect::<io::Result<_>>()?;
+        let unsent = unsent.get_or_insert_with(|| Unsent {
+            messages: VecDeque::new(),
+            since: Instant::now(),
+            pause: Timer::after(UNSENT_PAUSE),
+        });
+        unsent.messages.push_back((message, copies));
+        Ok(())
+    }
+
+    /// Sends a message now, but behind what could not be sent yet.
+    fn send_behind(&self, message: FromPredecessor) -> io::Result<()> {
+        match self.has_unsent() {
+            true => self.send_in_time(message, &[]),
+            false => self.send(&message, &[]),
+        }
+    }
+
+    /// Waits until everything is sent.
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut unsent) = self.unsent.take() else {
+            return Poll::Ready(Ok(()));
+        };
+        while unsent.pause.poll(cx).is_ready() {
+            let sent = loop {
+                let Some((message, descriptors)) = unsent.messages.front() else {
+                    return Poll::Ready(Ok(()));
+                };
+                let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+                match self.send(message, &descriptors) {
+                    Ok(()) => drop(unsent.messages.pop_front()),
+                    Err(error) => break error,
+                }
+            };
+            if !passes(&sent) || unsent.since.elapsed() >= UNSENT_PATIENCE {
+                return Poll::Ready(Err(sent));
+            }
+            unsent.pause = Timer::after(UNSENT_PAUSE);
+        }
+        self.unsent.replace(Some(unsent));
+        Poll::Pending
     }
 
     fn send(&self, message: &FromPredecessor, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -351,6 +454,15 @@ impl Successor {
     /// Waits for the next thing it lets us know; after [`Report::Lost`] there
     /// is none.
     pub(crate) fn poll_report(&mut self, listeners: usize, cx: &mut Context<'_>) -> Poll<Report> {
+        let sent = self.poll_unsent(cx);
+        let has_unsent = sent.is_pending();
+        if let Poll::Ready(sent) = sent {
+            match (self.welcomed.take(), sent) {
+                (Some(welcomed), sent) => drop(welcomed.try_send(sent)),
+                (None, Err(error)) => return lost(Loss::Unreachable(error)),
+                (None, Ok(())) => {}
+            }
+        }
         if let Process::Starting(starting) = &mut self.process {
             // It can speak before we know that it lives; until we do, it is
             // not listened to, so that whatever is said of it names its pid.
@@ -372,6 +484,9 @@ impl Successor {
             Process::Running(running) => running.poll_exit(cx),
             Process::Starting(_) | Process::Gone => Poll::Pending,
         };
+        if has_unsent && exited.is_pending() {
+            return Poll::Pending;
+        }
         if let Some(channel) = &self.channel
             && let Poll::Ready(received) = channel.poll_receive(cx)
         {
@@ -515,6 +630,8 @@ impl Successor {
             is_our_child: true,
             last_words: None,
             hung_up: None,
+            unsent: RefCell::default(),
+            welcomed: None,
         };
         Ok((successor, theirs))
     }
@@ -663,6 +780,67 @@ fn watch(child: &Child) -> io::Result<Async<OwnedFd>> {
 mod tests {
     use super::*;
     use smol::future::poll_once;
+
+    /// A successor that does not read, to which nothing more can be sent.
+    fn one_that_is_full() -> (Successor, Channel<FromSuccessor, FromPredecessor>) {
+        let (successor, theirs) = Successor::played().unwrap();
+        while successor.send_reload().is_ok() {}
+        (successor, Channel::new(theirs).unwrap())
+    }
+
+    fn hear(theirs: &Channel<FromSuccessor, FromPredecessor>) -> Option<FromPredecessor> {
+        Some(theirs.try_receive()?.unwrap().message)
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_sent_before_what_comes_later() {
+        let (mut successor, theirs) = one_that_is_full();
+        successor.send_serve(None, 7, None).unwrap();
+        assert!(successor.send_connections(0, Vec::new(), &[], &[]).is_err());
+        successor.send_reload().unwrap();
+        successor.send_handed_over();
+        let reason = "the moon is full".to_owned();
+        theirs.send(&FromSuccessor::Failed { reason }, &[]).unwrap();
+        while hear(&theirs).is_some() {}
+        smol::block_on(future::poll_fn(|cx| {
+            assert!(successor.poll_report(0, cx).is_pending());
+            match successor.has_unsent() {
+                // Its words are not an answer to what it has not heard.
+                true => assert_eq!(successor.last_words(), None),
+                false => return Poll::Ready(()),
+            }
+            Poll::Pending
+        }));
+        let serve = FromPredecessor::Serve {
+            ledger: false,
+            connections: 7,
+            proven_within_ms: None,
+        };
+        assert_eq!(hear(&theirs), Some(serve));
+        assert_eq!(hear(&theirs), Some(FromPredecessor::Reload));
+        assert_eq!(hear(&theirs), Some(FromPredecessor::HandedOver));
+        assert_eq!(hear(&theirs), None);
+        assert!(successor.last_words().is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_sent_for_too_long_is_a_loss() {
+        let (mut successor, _theirs) = one_that_is_full();
+        successor.send_serve(None, 7, None).unwrap();
+        let report = smol::block_on(future::poll_fn(|cx| successor.poll_report(0, cx)));
+        assert!(matches!(report, Report::Lost(Loss::Unreachable(_))));
+        assert!(!successor.has_unsent());
+    }
+
+    #[test]
+    fn one_that_could_not_be_told_to_serve_does_not_when_the_service_stops() {
+        let (successor, theirs) = one_that_is_full();
+        successor.send_serve(None, 7, None).unwrap();
+        while hear(&theirs).is_some() {}
+        successor.send_stop().unwrap();
+        assert_eq!(hear(&theirs), Some(FromPredecessor::Dismissed));
+        assert!(!successor.has_unsent());
+    }
 
     #[test]
     fn one_that_never_stops_talking_is_heard_one_message_at_a_time() {

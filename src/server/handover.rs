@@ -32,12 +32,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
-use rustix::io::Errno;
 use smol::future;
 use smol::stream::Stream as _;
 
 use super::accept::Attend;
-use crate::handoff::channel::{LONGEST_PAYLOAD, MOST_DESCRIPTORS};
+use crate::handoff::channel::{LONGEST_PAYLOAD, MOST_DESCRIPTORS, passes};
 use crate::handoff::message::ConnectionRecord;
 use crate::handoff::predecessor::{Loss, Receipt, Successor};
 use crate::ledger::{Ledger, Trace};
@@ -239,7 +238,7 @@ impl Handover {
             let connections = self.in_flight();
             return Poll::Ready(Progress::Lost(Loss::Unresponsive(connections, PATIENCE)));
         }
-        self.give_berths();
+        self.give_berths(successor);
         let nothing_under_way = self.unacknowledged.is_empty() && self.outbox.is_empty();
         let nobody_left = self.roster.restless() == 0 && !more_may_come;
         if !self.is_told && nothing_under_way && (!self.is_open || nobody_left) {
@@ -503,13 +502,7 @@ impl Handover {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::NotConnected
         );
-        let passes = is_end
-            || matches!(
-                Errno::from_io_error(error),
-                // Too many descriptors of this user are under way (unix(7)),
-                // the channel is full, or there is no memory.
-                Some(Errno::TOOMANYREFS | Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM)
-            );
+        let passes = is_end || passes(error);
         let since = match &self.obstacle {
             Some(obstacle) => obstacle.since,
             None => Instant::now(),
@@ -525,7 +518,7 @@ impl Handover {
         }
     }
 
-    fn give_berths(&mut self) {
+    fn give_berths(&mut self, successor: &Successor) {
         if !self.is_open {
             return;
         }
@@ -539,8 +532,10 @@ impl Handover {
             self.close();
             return;
         }
-        let can_send =
-            self.unacknowledged.len() < WINDOW && !self.is_obstructed() && self.outbox.is_empty();
+        let can_send = self.unacknowledged.len() < WINDOW
+            && !self.is_obstructed()
+            && !successor.has_unsent()
+            && self.outbox.is_empty();
         let berths = if can_send { self.size.min(room) } else { 0 };
         self.roster.set_berths(berths);
         let mut uncalled = self.roster.uncalled_berths();

@@ -382,13 +382,12 @@ impl Running {
             return Poll::Ready(event);
         }
         self.supervisor.poll(cx);
-        // A successor that has something of ours and does not say so may hang:
-        // nobody is proven meanwhile.
-        let is_proving = !self
-            .handover
-            .as_ref()
-            .is_some_and(Handover::is_unacknowledged);
-        if let Poll::Ready(event) = self.clocks.poll(is_proving, cx) {
+        // A successor that has something of ours and does not say so may hang,
+        // and one that could not be told to serve does not: nobody is proven
+        // meanwhile.
+        let is_waiting = (self.handover.as_ref()).is_some_and(Handover::is_unacknowledged)
+            || (self.successor.as_ref()).is_some_and(Successor::has_unsent);
+        if let Poll::Ready(event) = self.clocks.poll(!is_waiting, cx) {
             return Poll::Ready(event);
         }
         self.burials

@@ -245,14 +245,21 @@ mod under_way {
         successor: FalseSuccessor,
     }
 
+    fn alone_on_the_way() -> RwLockWriteGuard<'static, ()> {
+        ON_THE_WAY.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     impl Scene {
         fn set() -> Option<Self> {
+            Scene::set_on(alone_on_the_way())
+        }
+
+        fn set_on(way: RwLockWriteGuard<'static, ()>) -> Option<Self> {
             // The records in which connections wait for a way are told.
             let config = Config::new()
                 .probation_ms(60_000)
                 .kill(1, "no such record", Whom::Itself);
             let launch = Launch::api(config).linked_binary().unprivileged()?;
-            let way = ON_THE_WAY.write().unwrap_or_else(PoisonError::into_inner);
             let service = launch.start();
             let clients = all_acquainted(&service, 160);
             let successor = service.restart_into_false_successor();
@@ -332,5 +339,85 @@ mod under_way {
             client.wait_for_close().unwrap();
         }
         scene.assert_all_are_served_on();
+    }
+    /// Another service of the same user, with a limit that is below what is
+    /// under way in a scene.
+    fn neighbour() -> Option<Service> {
+        // A probation that is over before there is a way.
+        let config = Config::new()
+            .probation_ms(1)
+            .kill(1, "no such record", Whom::Itself);
+        let launch = Launch::api(config).linked_binary().unprivileged()?;
+        Some(launch.prelude("ulimit -S -n 100").start())
+    }
+
+    /// Makes a way for a service as soon as that waits for one.
+    fn make_way(scene: &Scene, service: &Service) {
+        let line = "nothing can be passed on at the moment: Too many references";
+        service.log().wait_for(line);
+        for _ in 0..4 {
+            scene.adopt().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_successor_is_started_when_there_is_a_way_to_welcome_it() {
+        let Some(scene) = Scene::set() else { return };
+        let Some(service) = neighbour() else { return };
+        service.current().hup();
+        make_way(&scene, &service);
+        service.wait_next_generation();
+        assert_eq!(service.failed_restarts(), 0);
+    }
+
+    #[test]
+    fn listeners_are_sent_when_there_is_a_way() {
+        let way = alone_on_the_way();
+        let Some(service) = neighbour() else { return };
+        let successor = service.restart_into_false_successor();
+        successor.channel().expect("welcome");
+        let Some(scene) = Scene::set_on(way) else {
+            return;
+        };
+        successor.say(successor.claim());
+        make_way(&scene, &service);
+        successor.channel().expect("listeners");
+    }
+
+    #[test]
+    fn a_successor_serves_when_there_is_a_way_for_the_ledger() {
+        let way = alone_on_the_way();
+        let Some(service) = neighbour() else { return };
+        let mut client = acquainted(&service);
+        let successor = service.restart_into_false_successor();
+        let listeners = successor.take_listeners();
+        let Some(scene) = Scene::set_on(way) else {
+            return;
+        };
+        successor.be_ready(&listeners, 1000);
+        // Nobody accepts meanwhile, but what is open is served.
+        assert!(!client.get("/").unwrap().closes());
+        make_way(&scene, &service);
+        let serve = successor.channel().expect("serve");
+        assert_eq!(serve.descriptors.len(), 1);
+        // Nothing has come before it, neither connections nor `publish`.
+        let heard = std::iter::from_fn(|| successor.channel().hear());
+        let batch = heard.filter_map(Batch::from).next().unwrap();
+        assert_eq!(batch.peers().collect::<Vec<_>>(), [client.name()]);
+    }
+
+    #[test]
+    fn a_restart_fails_if_there_is_no_way_for_too_long() {
+        let way = alone_on_the_way();
+        let Some(service) = neighbour() else { return };
+        let successor = service.restart_into_false_successor();
+        successor.channel().expect("welcome");
+        let Some(_scene) = Scene::set_on(way) else {
+            return;
+        };
+        successor.say(successor.claim());
+        let failed = service.wait_failure_of(&successor);
+        failed.assert_says("it could not be sent to: Too many references");
+        service.assert_undisturbed();
     }
 }
