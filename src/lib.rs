@@ -34,6 +34,9 @@
 //! happens to it; and from outside, the command `heirloom` asks at a control
 //! socket ([`Server::control_socket`]) and comes back when a restart is done.
 //!
+//! The [`guide`] tells how a restart works, how to deploy in which environment,
+//! and what to do about what is in the log.
+//!
 //! # What happens when
 //!
 //! | phase | accepts | ends with |
@@ -146,6 +149,9 @@ mod server;
 mod status;
 mod supervisor;
 mod transition;
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 
 /// What the fuzzers in `tests/fuzz` call; no part of the library.
 #[cfg(fuzzing)]
