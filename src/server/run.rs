@@ -702,10 +702,15 @@ impl Running {
             Effect::SendStop => {
                 self.clocks.probation = None;
                 self.clocks.publication = None;
-                if let Some(successor) = &self.successor
-                    && let Err(error) = successor.send_stop()
-                {
-                    log::error!("the stop could not be passed on to {successor}: {error}");
+                if let Some(successor) = &self.successor {
+                    // It has not been told to serve, so it is for us to accept
+                    // what still waits.
+                    if successor.has_unsent() {
+                        self.keeps.clear();
+                    }
+                    if let Err(error) = successor.send_stop() {
+                        log::error!("the stop could not be passed on to {successor}: {error}");
+                    }
                 }
             }
             Effect::SendStopping => {

@@ -340,6 +340,7 @@ mod under_way {
         }
         scene.assert_all_are_served_on();
     }
+
     /// Another service of the same user, with a limit that is below what is
     /// under way in a scene.
     fn neighbour() -> Option<Service> {
@@ -404,6 +405,28 @@ mod under_way {
         let heard = std::iter::from_fn(|| successor.channel().hear());
         let batch = heard.filter_map(Batch::from).next().unwrap();
         assert_eq!(batch.peers().collect::<Vec<_>>(), [client.name()]);
+    }
+
+    /// The successor has said that it keeps the listener, and never serves.
+    #[test]
+    fn who_comes_while_there_is_no_way_is_served_before_a_stop() {
+        let way = alone_on_the_way();
+        let Some(service) = neighbour() else { return };
+        let successor = service.restart_into_false_successor();
+        let listeners = successor.take_listeners();
+        let Some(_scene) = Scene::set_on(way) else {
+            return;
+        };
+        successor.be_ready(&listeners, 1000);
+        let line = "nothing can be passed on at the moment: Too many references";
+        service.log().wait_for(line);
+        let predecessor = service.current();
+        let mut client = service.connect();
+        client.send(GET).unwrap();
+        predecessor.term();
+        drop(listeners);
+        assert_eq!(client.answer().unwrap().pid(), predecessor.pid());
+        successor.channel().expect("dismissed");
     }
 
     #[test]
