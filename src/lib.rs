@@ -72,8 +72,8 @@
 //! | `successor P has passed its probation` | from here on nothing is taken back |
 //! | `restart failed: successor P, waiting for its claim: …` | the reason; nothing has changed |
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
-//! | `restart undone: successor P, publishing its process ID: …` | so it was, or could not write its PID file, when the time of its probation was over |
-//! | `predecessor P has not come to an end in time and seems to hang; it is killed …` | it stood still while this process was on probation, for ten seconds more than its probation and its [`drain_timeout`](Server::drain_timeout) take; requests that it was at work on are lost |
+//! | `restart undone: successor P, publishing its process ID: …` | so it was, or could not write its PID file, or took more than five seconds for that, when the time of its probation was over |
+//! | `predecessor P has not come to an end in time and seems to hang; it is killed …` | it stood still while this process was on probation, for ten seconds more than its probation and its [`drain_timeout`](Server::drain_timeout) take; requests that it was at work on are lost. Under systemd it is left to the watchdog |
 //! | `took back N of M connections …` | which of those that had been handed over go on here |
 //! | `stopping in …; unready from now on` | a `SIGTERM` was heard, and its delay ([`Server::shutdown_delay`]) has begun |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
@@ -104,7 +104,7 @@
 //! |---|---|---|
 //! | the first process accepts | it | `READY=1` |
 //! | a restart begins | the predecessor | `RELOADING=1`, `MONOTONIC_USEC` |
-//! | the successor is proven | the predecessor | `MAINPID` of the successor, `READY=1` |
+//! | the successor has published itself, and is about to be proven | the predecessor | `MAINPID` of the successor, `READY=1` |
 //! | a restart has failed or was undone | the predecessor | `READY=1`, and the reason as `STATUS` |
 //! | the service stops | the last process, or the predecessor while its successor is on probation | `STOPPING=1` |
 //! | a restart or a stop takes long | whoever has announced it | `EXTEND_TIMEOUT_USEC` |

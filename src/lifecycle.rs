@@ -137,8 +137,8 @@ pub(crate) enum Effect {
     /// Tell the successor to publish its process ID, and start the clock for
     /// that.
     SendPublish,
-    /// Tell the successor that it is proven; if that is possible, `Proven`
-    /// comes of it.
+    /// Tell the successor that it is proven; if it has published itself for
+    /// that, `Proven` comes of it.
     SendProven,
     /// Give up what could be taken back.
     Relinquish,
@@ -328,41 +328,43 @@ pub(crate) fn step(state: State, event: Event) -> Option<(State, &'static [Effec
         (Probation | ProbationAgain | Publishing | PublishingAgain, Stop | Retire) => {
             Some((StoppingTogether, STOP_TOGETHER))
         }
-        (Probation, Lost) => Some((Serving, &[Bury, Resume])),
-        (ProbationAgain, Lost) => Some((Forking, &[Bury, Resume, Spawn])),
-        (Publishing, Lost) => Some((Serving, &[Bury, Resume, Republish])),
-        (PublishingAgain, Lost) => Some((Forking, &[Bury, Resume, Republish, Spawn])),
+        // It may have published itself unasked, if it has taken us for dead.
+        (Probation | Publishing, Lost) => Some((Serving, &[Bury, Resume, Republish])),
+        (ProbationAgain | PublishingAgain, Lost) => {
+            Some((Forking, &[Bury, Resume, Republish, Spawn]))
+        }
         (Publishing, Overdue) => Some((Serving, &[Kill, Resume, Republish])),
         (PublishingAgain, Overdue) => Some((Forking, &[Kill, Resume, Republish, Spawn])),
         (Probation, Passed) => Some((Publishing, &[SendPublish])),
         (ProbationAgain, Passed) => Some((PublishingAgain, &[SendPublish])),
         (Publishing, Published) => Some((Publishing, &[SendProven])),
         (PublishingAgain, Published) => Some((PublishingAgain, &[SendProven])),
-        (Probation | ProbationAgain | Publishing | PublishingAgain, Proven) => {
-            Some((Draining, PROVEN))
-        }
-        // It is told as well, for it is the one that ends last.
+        (Publishing | PublishingAgain, Proven) => Some((Draining, PROVEN)),
+        // The successor is told as well, for it is the one that ends last.
         (Probation | ProbationAgain | Publishing | PublishingAgain, Leaving) => {
             Some((Draining, LEAVING))
         }
-        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published) => None,
+        (Probation | ProbationAgain, Claimed | Ready | Overdue | Drained | Published | Proven) => {
+            None
+        }
         (Publishing | PublishingAgain, Claimed | Ready | Drained | Passed) => None,
 
-        // From here on our process ID is not the published one. The first stop
+        // From here on our process ID is not the published one, unless the
+        // successor has left before it came to that. The first stop
         // changes nothing (systemd sends one to every process of a unit), the
         // second one is meant for us.
         (Draining, Reload) => Some((Draining, &[SendReload])),
         (Draining, Stop | Retire) => Some((Stopping, &[])),
         (Draining, Lost) => Some((Draining, &[Release])),
-        (Draining, Proven) => Some((Draining, &[])),
-        (Draining, Claimed | Ready | Passed | Published | Leaving) => None,
+        (Draining, Claimed | Ready | Passed | Published | Proven | Leaving) => None,
 
         (Stopping, Reload | Passed | Proven) => Some((Stopping, &[])),
         (Stopping, Stop | Retire) => Some((Exited, &[Report, Exit])),
         (Stopping, Lost) => Some((Stopping, &[Release])),
         (Stopping, Claimed | Ready | Published | Leaving) => None,
 
-        (StoppingTogether, Reload | Passed | Published | Proven) => Some((StoppingTogether, &[])),
+        (StoppingTogether, Reload | Passed | Published) => Some((StoppingTogether, &[])),
+        (StoppingTogether, Proven) => Some((StoppingTogether, &[Relinquish])),
         (StoppingTogether, Stop | Retire) => Some((Exited, &[SendStop, Report, Exit])),
         (StoppingTogether, Lost) => Some((Stopping, &[Release])),
         (StoppingTogether, Claimed | Ready | Leaving) => None,
@@ -537,7 +539,10 @@ pub(crate) mod tests {
                     assert!(self.asked_to_publish || is_leaving, "nobody could stop it");
                 }
                 Effect::Relinquish => {
-                    assert_eq!(self.successor, Successor::Accepting);
+                    assert!(matches!(
+                        self.successor,
+                        Successor::Accepting | Successor::Proven
+                    ));
                     self.successor = Successor::Proven;
                     self.reload_lent = false;
                 }

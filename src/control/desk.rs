@@ -526,8 +526,8 @@ impl Control {
             inbox.poll_silence(cx)
         });
         asked.or(patience(FAREWELL)).await;
-        let published = self.under_way.as_ref().is_some_and(|it| it.is_proven);
-        match published {
+        let is_proven = self.under_way.as_ref().is_some_and(|it| it.is_proven);
+        match is_proven {
             true => self.conclude_well(),
             false => self.abandon("the process ended before the restart was done"),
         }

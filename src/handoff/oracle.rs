@@ -132,7 +132,11 @@ fn check_successor(packets: &[u8]) {
                 assert!(delivery.bytes.len() <= LONGEST_PAYLOAD);
             }
             Request::HandedOver => is_handed_over = true,
-            Request::Publish | Request::Proven | Request::Reload | Request::Stop => {}
+            Request::Publish
+            | Request::Proven
+            | Request::Reload
+            | Request::Stop
+            | Request::Dismissed => {}
             Request::Gone => {
                 assert!(predecessor.is_gone());
                 assert!(predecessor.poll_request(cx).is_pending());

@@ -171,7 +171,7 @@ impl fmt::Display for Loss {
                 f,
                 "it has not taken {connections} connections in {patience:?}"
             ),
-            Loss::Unpublished => f.write_str("it gave up"),
+            Loss::Unpublished => f.write_str("it could not publish itself"),
             Loss::NoState(reason) => {
                 write!(f, "the application's state cannot be handed over: {reason}")
             }
@@ -341,14 +341,14 @@ impl Successor {
 
     /// Tells it to publish its process ID.
     pub(crate) fn send_publish(&mut self) -> io::Result<()> {
-        self.send(&FromPredecessor::Publish, &[])?;
+        self.send_in_time(FromPredecessor::Publish, &[])?;
         self.step = Step::AwaitingPublication;
         Ok(())
     }
 
     /// Tells it that nothing is taken back any more.
     pub(crate) fn send_proven(&mut self) -> io::Result<()> {
-        self.send(&FromPredecessor::Proven, &[])?;
+        self.send_in_time(FromPredecessor::Proven, &[])?;
         self.step = Step::Proven;
         Ok(())
     }
@@ -364,7 +364,7 @@ impl Successor {
         if self.unsent.take().is_some() {
             return self.send(&FromPredecessor::Dismissed, &[]);
         }
-        self.send(&FromPredecessor::Stop, &[])
+        self.send_in_time(FromPredecessor::Stop, &[])
     }
 
     /// Whether there is something that could not be sent yet.
@@ -495,12 +495,14 @@ impl Successor {
                     Some(Report::Lost(loss)) => return lost(loss),
                     // A dead process is not to be the published one. It may
                     // have said after that that it leaves.
-                    Some(report) if !(exited.is_ready() && matches!(report, Report::Published)) => {
-                        return Poll::Ready(report);
+                    Some(Report::Published) if exited.is_ready() => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
+                    Some(report) => return Poll::Ready(report),
                     // One that never stops talking must not keep its deadline
                     // from passing, nor everybody else waiting.
-                    _ => {
+                    None => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

@@ -75,6 +75,8 @@ pub(crate) enum Request {
     Proven,
     Reload,
     Stop,
+    /// We are not wanted any more: it serves again.
+    Dismissed,
     /// It is gone, so it will not take anything back.
     Gone,
 }
@@ -368,6 +370,13 @@ impl Predecessor {
         }
     }
 
+    /// Whether it has closed the channel; what it has said before may still be
+    /// there to be heard.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        let ended = self.channel.as_ref().map(Channel::has_ended);
+        !matches!(ended, Some(Ok(false)))
+    }
+
     /// Kills it, if it lives: it hangs, and must not come back.
     pub(crate) fn fence(&self) -> io::Result<()> {
         let (Some(pid), Some(channel)) = (Pid::from_raw(self.pid), &self.channel) else {
@@ -435,8 +444,8 @@ impl Predecessor {
             FromPredecessor::Publish => Ok(Request::Publish),
             FromPredecessor::Proven if self.may_prove => Ok(Request::Proven),
             FromPredecessor::Reload => Ok(Request::Reload),
-            // It serves again, so nobody loses anything by our going.
-            FromPredecessor::Stop | FromPredecessor::Dismissed => Ok(Request::Stop),
+            FromPredecessor::Stop => Ok(Request::Stop),
+            FromPredecessor::Dismissed => Ok(Request::Dismissed),
             FromPredecessor::Welcome { .. }
             | FromPredecessor::Listeners { .. }
             | FromPredecessor::Serve { .. }

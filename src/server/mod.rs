@@ -282,7 +282,9 @@ impl Server {
     /// For how long after a successor took over its loss is undone: the
     /// predecessor accepts again, and connections that were handed over go on
     /// being served by it, except for those on which the successor may have
-    /// read a request that it has not answered. Zero turns this off.
+    /// read a request that it has not answered. It ends when the successor has
+    /// published its process ID, for which it has five seconds more; with zero
+    /// there is only that.
     ///
     /// The predecessor does not exit, and the successor does not begin a
     /// restart of its own, before the probation is over.
@@ -385,8 +387,10 @@ impl Server {
 
     /// A file that contains the process ID, followed by a newline.
     ///
-    /// It is replaced in one step when a successor is proven, and removed when
-    /// the last process exits.
+    /// It is replaced in one step when the probation of a successor is over,
+    /// before that is told that it is proven, and removed when the last process
+    /// exits. If it cannot be written, the process does not start, or the
+    /// restart is undone.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.pid_file = Some(path.into());
         self

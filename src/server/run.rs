@@ -45,7 +45,10 @@ const PUBLICATION: Duration = Duration::from_secs(5);
 
 /// How much longer than it has said itself a predecessor may take to come to
 /// an end: it may have waited for an acknowledgement, and for a publication.
-const INDULGENCE: Duration = Duration::from_secs(10);
+const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// How late a clock has to ring for us to believe that we have stood still.
+const INDULGENCE: Duration = Duration::from_secs(1);
 
 /// Starts up, serves, and returns when the process is to exit.
 pub(super) async fn run(
@@ -118,6 +121,7 @@ pub(super) async fn run(
         predecessor: startup.predecessor,
         successor: None,
         keeps: Vec::new(),
+        is_left: false,
         room: 0,
         handover: None,
         burials: Vec::new(),
@@ -240,6 +244,9 @@ struct Running {
     successor: Option<Successor>,
     /// Where those of our listeners are bound that the successor keeps.
     keeps: Vec<String>,
+    /// Whether it stops on purpose, and may have looked at them for the last
+    /// time.
+    is_left: bool,
     /// How many connections the successor has said it can take.
     room: usize,
     /// Connections on their way to the successor.
@@ -390,8 +397,14 @@ impl Running {
         if let Poll::Ready(event) = self.clocks.poll(!is_waiting, cx) {
             return Poll::Ready(event);
         }
+        let burials = self.burials.len();
         self.burials
             .retain_mut(|burial| burial.poll(cx).is_pending());
+        // Only now is it certain that a lost successor publishes itself no
+        // more.
+        if self.burials.len() < burials && self.state.phase() != Phase::Draining {
+            self.republish();
+        }
         // What was handed over and comes back is still ours.
         if self.drain_watched && self.burials.is_empty() {
             let drained = std::pin::pin!(self.roster.empty());
@@ -470,11 +483,11 @@ impl Running {
             }
             Report::Published => return Some(Event::Published),
             // Whoever stops the process that serves means the service, so
-            // there is nothing to be taken back. It keeps no listener: what
-            // comes to one after it has looked for the last time is ours to
-            // serve, because the queue is open until we close it too.
+            // there is nothing to be taken back. What comes to a listener after
+            // it has looked for the last time is ours to serve, because the
+            // queue is open until we close it too.
             Report::Stopping => {
-                self.keeps.clear();
+                self.is_left = true;
                 self.control.successor_stops();
                 if let Some(handover) = &mut self.handover {
                     handover.close();
@@ -533,7 +546,9 @@ impl Running {
                 }
                 Request::Publish => {
                     self.wait_for_predecessor();
-                    if self.state.is_unproven() {
+                    // If it is not there any more, it comes to this anyway, or
+                    // we are dismissed.
+                    if self.state.is_unproven() && !self.has_predecessor_hung_up() {
                         return Some(Event::Passed);
                     }
                 }
@@ -541,6 +556,13 @@ impl Running {
                     self.is_proven();
                     if self.state.is_unproven() {
                         return Some(Event::Proven);
+                    }
+                }
+                // It serves again, so nobody loses anything by our going at
+                // once.
+                Request::Dismissed => {
+                    if self.state.phase() != Phase::Draining {
+                        return Some(Event::Stop);
                     }
                 }
                 // One that exits after we were proven says nothing new.
@@ -564,10 +586,15 @@ impl Running {
         self.inherit_supervisor();
     }
 
+    fn has_predecessor_hung_up(&self) -> bool {
+        let predecessor = self.predecessor.as_ref();
+        predecessor.is_none_or(Predecessor::has_hung_up)
+    }
+
     /// Sets, or sets back, the clock for the predecessor to say something.
     fn wait_for_predecessor(&mut self) {
         if self.state.is_unproven() {
-            let within = self.proven_within.map(|it| it.saturating_add(INDULGENCE));
+            let within = self.proven_within.map(|it| it.saturating_add(PREDECESSOR));
             self.clocks.predecessor = within.and_then(after);
         }
     }
@@ -671,19 +698,19 @@ impl Running {
             Effect::SendPublish => {
                 self.clocks.probation = None;
                 self.clocks.publication = after(PUBLICATION);
-                let sent = self.successor.as_mut().map(Successor::send_publish);
-                self.is_sent(sent);
+                self.say(Successor::send_publish);
             }
             Effect::SendProven => {
-                let sent = self.successor.as_mut().map(Successor::send_proven);
-                if self.is_sent(sent) {
+                if self.say(Successor::send_proven) && event == Event::Published {
                     self.pending.push_back(Event::Proven);
                 }
             }
             Effect::Relinquish => {
                 self.clocks.probation = None;
                 self.clocks.publication = None;
-                if let Some(successor) = &self.successor {
+                if let Some(successor) = &self.successor
+                    && event == Event::Proven
+                {
                     log::info!("{successor} has passed its probation");
                 }
                 if let Some(handover) = &mut self.handover {
@@ -714,6 +741,7 @@ impl Running {
                 }
             }
             Effect::SendStopping => {
+                self.clocks.predecessor = None;
                 if let Some(predecessor) = &mut self.predecessor {
                     predecessor.send_stopping();
                 }
@@ -722,8 +750,11 @@ impl Running {
             Effect::Republish => self.republish(),
             Effect::CloseListeners => self.close_listeners(),
             Effect::StartDeadline => {
+                let timeout = self.options.drain_timeout;
                 let begun = self.drain_begun.unwrap_or_else(Instant::now);
-                self.clocks.drain = begun.checked_add(self.options.drain_timeout);
+                // Whoever has waited in a queue all the time has a moment, too.
+                let at_least = after(timeout.min(self.options.limits.drain_grace));
+                self.clocks.drain = begun.checked_add(timeout).max(at_least);
             }
             Effect::StartRetirement => {
                 self.status.retire();
@@ -852,12 +883,16 @@ impl Running {
             self.control.part_with_socket();
         }
         for listener in self.listeners.take() {
-            if self.keeps.contains(&listener.bound().to_string()) {
+            let is_kept = self.keeps.contains(&listener.bound().to_string());
+            if is_kept && !self.is_left {
                 continue;
             }
-            // From here on nobody finds the way to it; whoever is in the queue
-            // has found it, and is served.
-            listener.unlink();
+            // From here on nobody finds the way to it, unless the successor
+            // goes on for a while; whoever is in the queue has found it, and is
+            // served.
+            if !is_kept {
+                listener.unlink();
+            }
             match accept_some(&listener, &self.roster, &self.attend, BACKLOG, |_| false) {
                 Ok(Burst { accepted: 0, .. }) => {}
                 Ok(Burst { accepted: last, .. }) => log::info!(
@@ -899,32 +934,37 @@ impl Running {
         }
     }
 
-    fn fence(&self) {
+    fn fence(&mut self) {
         let Some(predecessor) = &self.predecessor else {
             return;
         };
         let pid = predecessor.pid();
-        log::error!(
-            "predecessor {pid} has not come to an end in time and seems to hang; it is killed, so \
-             that it cannot take back what it has handed over"
-        );
-        if let Err(error) = predecessor.fence() {
-            log::error!("predecessor {pid} could not be killed: {error}");
+        let hangs = "has not come to an end in time and seems to hang";
+        if self.supervisor.watches_predecessor() {
+            log::error!("predecessor {pid} {hangs}; it is left to the watchdog of the supervisor");
+        } else {
+            log::error!(
+                "predecessor {pid} {hangs}; it is killed, so that it cannot take back what it has \
+                 handed over"
+            );
+            if let Err(error) = predecessor.fence() {
+                log::error!("predecessor {pid} could not be killed: {error}");
+            }
         }
+        // That may take a while, or be in vain, as it is for a process 1.
+        self.wait_for_predecessor();
     }
 
-    /// Whether this was said to a successor that serves. If not, it may have
-    /// left on purpose, which is still to be heard; that it is lost is heard as
-    /// well, and there is a clock for one that does not listen.
-    fn is_sent(&self, sent: Option<std::io::Result<()>>) -> bool {
-        match (sent, &self.successor) {
-            (Some(Ok(())), _) => true,
-            (Some(Err(error)), Some(successor)) => {
-                log::debug!("{successor} could not be told: {error}");
-                false
-            }
-            (_, None) | (None, _) => false,
-        }
+    /// Says something to a successor that serves; tells whether that was
+    /// possible. If not, it may have left on purpose, which is still to be
+    /// heard; that it is lost is heard as well.
+    fn say(&mut self, what: impl FnOnce(&mut Successor) -> std::io::Result<()>) -> bool {
+        let Some(successor) = &mut self.successor else {
+            return false;
+        };
+        what(successor)
+            .inspect_err(|error| log::debug!("{successor} could not be told: {error}"))
+            .is_ok()
     }
 
     /// Sending can fail only when the successor is gone or beyond reach.
@@ -989,6 +1029,7 @@ impl Running {
         // What was still to be heard of it was only that it is lost.
         self.pending.retain(|event| *event != Event::Lost);
         self.keeps.clear();
+        self.is_left = false;
         self.room = 0;
         self.delivery = None;
         self.clocks.readiness = None;
@@ -1137,6 +1178,8 @@ struct Clocks {
     retirement: Option<Instant>,
     /// For the drain: `Overdue`.
     drain: Option<Instant>,
+    /// The one that was set anew because it rang late.
+    extended: Option<Instant>,
     /// Set to the earliest of them.
     timer: Option<(Instant, Timer)>,
 }
@@ -1171,8 +1214,15 @@ impl Clocks {
         if !rung {
             return Poll::Pending;
         }
-        *clock = None;
         self.timer = None;
+        // We have not had the processor ourselves, as when a whole group of
+        // processes was frozen: nobody else is to blame before he has had it.
+        if event == Event::Overdue && at.elapsed() > INDULGENCE && self.extended != Some(at) {
+            *clock = after(INDULGENCE);
+            self.extended = *clock;
+            return self.poll(is_proving, cx);
+        }
+        *clock = None;
         Poll::Ready(event)
     }
 }

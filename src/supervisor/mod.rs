@@ -13,7 +13,8 @@
 //! | the first process accepts connections | it | `READY=1` |
 //! | a restart begins | the predecessor | `RELOADING=1` with `MONOTONIC_USEC` |
 //! | the successor takes over | the predecessor | `STATUS`, how many connections move |
-//! | its probation is over, before it is told so | the predecessor, for the last time | `MAINPID` of the successor, `READY=1` |
+//! | its process ID is published, before it is told that it is proven | the predecessor, for the last time unless that cannot be told | `MAINPID` of the successor, `READY=1` |
+//! | it is lost in that very moment | the predecessor | its own `MAINPID` |
 //! | it has been told so | the successor, for the first time | `STATUS` |
 //! | a restart has failed, or was undone | the predecessor | `READY=1`, and the reason as `STATUS` |
 //! | the service is told to stop | the main process | `STOPPING=1` |
@@ -29,7 +30,8 @@
 //!   the service goes on without it.
 //! - If the main process is lost before its successor is proven, the
 //!   supervisor ends the service, whoever serves by then: nobody is left whom
-//!   it would believe. It starts the service anew if `Restart=` says so.
+//!   it would believe. It starts the service anew if `Restart=` says so. That is
+//!   why a main process that hangs is left to the watchdog.
 //!
 //! # Who goes last
 //!
@@ -198,6 +200,12 @@ impl Supervisor {
             status,
         );
         self.role = Role::Retired;
+    }
+
+    /// Whether there is a supervisor for which the predecessor is the main
+    /// process.
+    pub(crate) fn watches_predecessor(&self) -> bool {
+        self.socket.is_some() && self.role == Role::Heir
     }
 
     /// This process is the main one again, should it have retired. Under

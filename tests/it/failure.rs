@@ -2,7 +2,7 @@
 //! happened: one line in the log names the successor, the step and the reason,
 //! no process is left over, and the next SIGHUP works.
 
-use crate::kit::{Client, Config, End, Fake, Launch, Service};
+use crate::kit::{Client, Config, End, Fake, Launch, Process, Service, example, pid_in};
 
 const STARTING: &str = "starting: ";
 const AWAITING_CLAIM: &str = "waiting for its claim: ";
@@ -268,6 +268,37 @@ fn a_successor_that_hangs_when_its_probation_is_over() {
     service.assert_undisturbed();
     service.restart();
     service.stop();
+}
+
+/// What was started has been killed, and what serves is a child of that.
+#[test]
+fn a_successor_behind_a_script_that_hangs_and_comes_to_itself() {
+    let launch = Launch::api(Config::new()).own_binary();
+    let path = launch.dir().join("api.pid");
+    let config = Config::new()
+        .pid_file(path.to_str().unwrap())
+        .probation_ms(500)
+        // It is not to go on until it is over.
+        .shutdown_delay_ms(600_000);
+    let service = launch.config(config).start();
+    let api = example("api");
+    let script = format!("#!/bin/sh\n{} \"$@\"\nexit $?\n", api.display());
+    service.binary().replace_with_text(&script, 0o755);
+    let place = service.log().here();
+    service.first().hup();
+    let line = service
+        .log()
+        .wait_for_after(place, "generation 2 is serving on ");
+    let successor = Process::open(pid_in(&line));
+    successor.freeze();
+    service
+        .wait_failed_restart_after(place)
+        .assert_says("restart undone");
+    successor.thaw();
+    successor.wait_exit();
+    let published = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(published.trim(), service.first().pid().to_string());
+    assert_eq!(service.get("/").pid(), service.first().pid());
 }
 
 /// A predecessor that hangs would keep its successor on probation for ever; and

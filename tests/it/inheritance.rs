@@ -243,7 +243,7 @@ fn a_pid_file_that_cannot_be_written_in_the_end_undoes_the_restart() {
     fs::remove_dir_all(&dir).unwrap();
     let failure = service.wait_failed_restart_after(place);
     failure.assert_says("restart undone");
-    failure.assert_says("publishing its process ID: it gave up; it said: ");
+    failure.assert_says("publishing its process ID: it could not publish itself; it said: ");
     failure.assert_says(after.to_str().unwrap());
     assert_eq!(read_pid(&path), service.first().pid());
     service.assert_undisturbed();

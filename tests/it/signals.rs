@@ -322,6 +322,26 @@ fn publishing_a_successor_that_is_published_and_stopped_is_not_taken_for_lost() 
     assert_eq!(service.failed_restarts(), 0);
 }
 
+/// It serves on for a while, so who knows the path is to find it.
+#[test]
+fn probation_an_announced_stop_of_the_successor_leaves_the_path_of_its_socket() {
+    let launch = Launch::api(Config::new());
+    let path = format!("unix:{}", launch.dir().join("api.sock").display());
+    let config = Config::on(&[&path])
+        .probation_ms(20_000)
+        .shutdown_delay_ms(600_000);
+    let service = launch.config(config).start();
+    let predecessor = service.current();
+    let successor = service.restart();
+    successor.term();
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    let mut client = service.connect();
+    assert_eq!(client.get("/pid").unwrap().pid(), successor.pid());
+    drop(client);
+    successor.term();
+    service.log().wait_for_end();
+}
+
 /// The queue of a listener is open until the last copy of it is closed.
 #[test]
 fn probation_who_comes_while_the_successor_stops_is_served_by_the_predecessor() {

@@ -284,6 +284,22 @@ impl Process {
         fs::read_link(self.path("cwd")).expect("the process lives")
     }
 
+    pub(crate) fn wait_for_thread(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_it = |task: fs::DirEntry| {
+            let found = fs::read_to_string(task.path().join("comm"));
+            found.is_ok_and(|found| found.trim() == name)
+        };
+        while !fs::read_dir(self.path("task"))
+            .unwrap()
+            .flatten()
+            .any(is_it)
+        {
+            assert!(Instant::now() < deadline, "there is no thread {name}");
+            thread::yield_now();
+        }
+    }
+
     /// The arguments, each as the bytes that were given.
     pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
         self.strings("cmdline")

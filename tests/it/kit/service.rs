@@ -625,6 +625,8 @@ impl Service {
     /// Lets the service, and all generations to come, have not much more
     /// address space than it has now.
     pub(crate) fn limit_memory_to_now_and(&self, more: u64) {
+        // A thread that has just begun still needs some, and has no name yet.
+        self.current().wait_for_thread("async-io");
         self.limit(Resource::As, Some(self.current().address_space() + more));
     }
 
