@@ -46,6 +46,7 @@
 //! | `max_state_kb` | how much of it there may be | the library's |
 //! | `pid_file` | where to write the pid | none |
 //! | `control_socket` | where `heirloom status`, `restart` and `stop` reach it | none |
+//! | `pid_one_stub` | whether the first process stays, as a stub, when its successors serve | as process 1, and in the foreground of a terminal |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
 //! | `drain_grace_ms` | how long an idle connection is kept that cannot move | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
@@ -136,22 +137,26 @@ fn main() -> ExitCode {
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(log::LevelFilter::Trace);
     }
-    let generation = match Generation::begin() {
-        Ok(generation) => generation,
-        Err(error) => return give_up(&error),
-    };
+    match heirloom::run(live) {
+        Ok(code) => code,
+        Err(error) => give_up(&error),
+    }
+}
+
+/// The life of one generation.
+async fn live(generation: Generation) -> heirloom::Result<ExitCode> {
     let config = match Config::from_arguments() {
         Ok(config) => config,
         Err(reason) => {
             // The operator looks at the log of the process that goes on.
             generation.fail(&reason);
-            return give_up(&reason);
+            return Ok(give_up(&reason));
         }
     };
     let is_first = generation.number() == 1;
     Watch::begin(config.kill.clone(), generation.number());
     match config.fault {
-        Fault::Exit if !is_first => return ExitCode::from(3),
+        Fault::Exit if !is_first => return Ok(ExitCode::from(3)),
         Fault::Hang if !is_first => loop {
             thread::park();
         },
@@ -164,10 +169,8 @@ fn main() -> ExitCode {
     thread::sleep(Duration::from_millis(config.init_ms));
     // Written to, not only allocated: memory that was never touched is not there.
     let _ballast = std::hint::black_box(vec![1_u8; config.ballast_mb << 20]);
-    match serve(generation, config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => give_up(&error),
-    }
+    serve(generation, config).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn give_up(reason: &dyn Display) -> ExitCode {
@@ -175,7 +178,7 @@ fn give_up(reason: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
+async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     let number = generation.number();
     let fault = if number > 1 {
         config.fault
@@ -268,7 +271,10 @@ fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     if let Some(path) = config.control_socket {
         server = server.control_socket(path);
     }
-    smol::block_on(service.tasks.run(server.serve()))
+    if let Some(stays) = config.pid_one_stub {
+        server = server.pid_one_stub(stays);
+    }
+    service.tasks.run(server.serve()).await
 }
 
 /// What befalls a process that serves.
@@ -328,6 +334,7 @@ struct Config {
     max_state_kb: Option<u64>,
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
+    pid_one_stub: Option<bool>,
     head_timeout_ms: Option<u64>,
     body_timeout_ms: Option<u64>,
     write_timeout_ms: Option<u64>,

@@ -16,6 +16,7 @@
 use std::convert::Infallible;
 use std::io::Write;
 use std::pin::pin;
+use std::process::ExitCode;
 
 use heirloom::{Connection, Phase, Rest, Served, Server, Transition};
 use hyper::body::Incoming;
@@ -25,12 +26,15 @@ use hyper::{Request, Response};
 use smol::future::{self, FutureExt as _};
 use smol_hyper::rt::FuturesIo;
 
-fn main() -> heirloom::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8000".into());
-    Server::raw(serve)
-        .listen(&address)
-        .on_transition(announce)
-        .run()
+fn main() -> heirloom::Result<ExitCode> {
+    heirloom::run(|generation| {
+        let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8000".into());
+        Server::raw(serve)
+            .generation(generation)
+            .listen(&address)
+            .on_transition(announce)
+            .serve()
+    })
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<String>, Infallible> {

@@ -14,6 +14,7 @@
 //! along when the connection moves.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use heirloom::{Connection, Phase, Rest, Served, Server, Transition};
 use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -21,12 +22,15 @@ use smol::io::{AsyncReadExt as _, AsyncWriteExt as _};
 /// The longest line that is waited for.
 const LONGEST: usize = 4096;
 
-fn main() -> heirloom::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".into());
-    Server::raw(echo)
-        .listen(&address)
-        .on_transition(announce)
-        .run()
+fn main() -> heirloom::Result<ExitCode> {
+    heirloom::run(|generation| {
+        let address = std::env::args().nth(1).unwrap_or("127.0.0.1:7000".into());
+        Server::raw(echo)
+            .generation(generation)
+            .listen(&address)
+            .on_transition(announce)
+            .serve()
+    })
 }
 
 async fn echo(mut connection: Connection) -> Served {

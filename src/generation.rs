@@ -1,6 +1,7 @@
 //! This process as a link in a chain of generations.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use async_signal::{Signal, Signals};
@@ -9,13 +10,15 @@ use crate::error::{Error, Result};
 use crate::handoff::successor::Predecessor;
 use crate::invocation::Invocation;
 use crate::listener::activation;
+use crate::stub::Seat;
+use crate::terminal::{Terminal, is_hangup_ignored};
 
 /// This process as a link in a chain: which generation it is, who came before
 /// it, and how it was started.
 ///
 /// [`Server::run`](crate::Server::run) begins one by itself. A `main` that has
 /// something to do before that, such as reading a configuration, begins it
-/// explicitly and first of all:
+/// explicitly and first of all, or leaves that to [`run`](crate::run):
 ///
 /// - a `SIGHUP` during the start-up is remembered, not deadly;
 /// - standard input is the real one again (until then, a successor finds its
@@ -61,6 +64,12 @@ pub struct Generation {
     pub(crate) reloads: Signals,
     /// When that was.
     pub(crate) begun: Instant,
+    /// The terminal with which the service ends.
+    pub(crate) terminal: Option<Terminal>,
+    /// The line to the first process, if that follows the generations.
+    pub(crate) line: Option<OwnedFd>,
+    /// Where to leave what this process needs to become the stub, if it can.
+    pub(crate) seat: Option<Seat>,
 }
 
 impl Generation {
@@ -76,8 +85,16 @@ impl Generation {
     pub fn begin() -> Result<Self> {
         let begun = Instant::now();
         activation::seal();
+        let is_detached = is_hangup_ignored();
         let reloads = Signals::new([Signal::Hup]).map_err(Error::signals)?;
-        let predecessor = Predecessor::find()?;
+        let mut predecessor = Predecessor::find()?;
+        let bequest = predecessor.as_mut().map(Predecessor::take_bequest);
+        // The first process decides: what was ignored when it was started is
+        // not ignored by its successors any more.
+        let ends_with_terminal = match &bequest {
+            Some(bequest) => bequest.terminal,
+            None => !is_detached,
+        };
         let invocation =
             Invocation::record().map_err(|cause| Error::invocation("the executable", cause))?;
         Ok(Generation {
@@ -88,6 +105,9 @@ impl Generation {
             invocation,
             reloads,
             begun,
+            terminal: ends_with_terminal.then(Terminal::find).flatten(),
+            line: bequest.and_then(|bequest| bequest.line),
+            seat: None,
         })
     }
 

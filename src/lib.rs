@@ -147,7 +147,9 @@ mod roster;
 mod seeds;
 mod server;
 mod status;
+mod stub;
 mod supervisor;
+mod terminal;
 mod transition;
 
 #[doc = include_str!("guide.md")]
@@ -189,4 +191,5 @@ pub use raw::{Connection, Rest, Served};
 pub use request::Request;
 pub use server::Server;
 pub use status::{Hold, Status};
+pub use stub::run;
 pub use transition::{HandoverSummary, Transition};

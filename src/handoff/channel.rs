@@ -123,31 +123,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         descriptors: &[BorrowedFd<'_>],
         payload: &[u8],
     ) -> io::Result<()> {
-        let object = serde_json::to_vec(message)?;
-        if object.len() > LONGEST_MESSAGE
-            || payload.len() > LONGEST_PAYLOAD
-            || descriptors.len() > MOST_DESCRIPTORS
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the message is too long for one packet",
-            ));
-        }
-        let separator: &[u8] = if payload.is_empty() { b"" } else { b"\n" };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-        let mut control = SendAncillaryBuffer::new(&mut space);
-        if !descriptors.is_empty() {
-            control.push(SendAncillaryMessage::ScmRights(descriptors));
-        }
-        rustix::io::retry_on_intr(|| {
-            rustix::net::sendmsg(
-                self.socket.get_ref(),
-                &[object.as_slice(), separator, payload].map(IoSlice::new),
-                &mut control,
-                SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-            )
-        })?;
-        Ok(())
+        send_packet(self.socket.as_fd(), message, descriptors, payload)
     }
 
     /// Hears only what has been sent already: from now on the other end cannot
@@ -194,43 +170,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         // lifecycle looks around, so the memory is kept.
         let mut memory = self.memory.borrow_mut();
         memory.resize(LONGEST_PACKET, 0);
-        let received = match receive_packet(self.socket.as_fd(), &mut memory) {
-            // The peer is gone and left something of ours unread. That is told
-            // once, and before what the peer has said, which may be why it
-            // is gone.
-            Err(Errno::CONNRESET) => receive_packet(self.socket.as_fd(), &mut memory),
-            received => received,
-        };
-        match received {
-            Ok(Received { bytes: 0, .. }) => Some(Err(Silence::Closed)),
-            Ok(Received {
-                bytes,
-                descriptors,
-                is_cut,
-            }) => {
-                let packet = &memory[..bytes];
-                let (object, payload) = match memchr::memchr(b'\n', packet) {
-                    Some(end) => (&packet[..end], &packet[end + 1..]),
-                    None => (packet, &[][..]),
-                };
-                if object.len() > LONGEST_MESSAGE || payload.len() > LONGEST_PAYLOAD {
-                    return Some(Err(Silence::Nonsense("a message is too long".to_owned())));
-                }
-                Some(
-                    serde_json::from_slice(object)
-                        .map(|message| Packet {
-                            message,
-                            descriptors,
-                            payload: payload.to_vec(),
-                            is_cut,
-                        })
-                        .map_err(|error| Silence::Nonsense(legible(&error.to_string()))),
-                )
-            }
-            Err(Errno::WOULDBLOCK) => None,
-            Err(Errno::CONNRESET) => Some(Err(Silence::Closed)),
-            Err(error) => Some(Err(Silence::Nonsense(error.to_string()))),
-        }
+        take_packet(self.socket.as_fd(), &mut memory)
     }
 }
 
@@ -247,6 +187,86 @@ pub(crate) fn passes(error: &io::Error) -> bool {
 impl<Out, In> fmt::Debug for Channel<Out, In> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Channel").field(&self.socket).finish()
+    }
+}
+
+/// Sends a message with bytes behind it through a socket that needs no
+/// reactor, without waiting.
+pub(crate) fn send_packet(
+    socket: BorrowedFd<'_>,
+    message: &impl Serialize,
+    descriptors: &[BorrowedFd<'_>],
+    payload: &[u8],
+) -> io::Result<()> {
+    let object = serde_json::to_vec(message)?;
+    if object.len() > LONGEST_MESSAGE
+        || payload.len() > LONGEST_PAYLOAD
+        || descriptors.len() > MOST_DESCRIPTORS
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the message is too long for one packet",
+        ));
+    }
+    let separator: &[u8] = if payload.is_empty() { b"" } else { b"\n" };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    rustix::io::retry_on_intr(|| {
+        rustix::net::sendmsg(
+            socket,
+            &[object.as_slice(), separator, payload].map(IoSlice::new),
+            &mut control,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )
+    })?;
+    Ok(())
+}
+
+/// Takes the next packet from a socket that needs no reactor, if there is one.
+/// What is longer than the memory is nonsense.
+pub(crate) fn take_packet<In: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    memory: &mut [u8],
+) -> Option<Result<Packet<In>, Silence>> {
+    let received = match receive_packet(socket, memory) {
+        // The peer is gone and left something of ours unread. That is told
+        // once, and before what the peer has said, which may be why it
+        // is gone.
+        Err(Errno::CONNRESET) => receive_packet(socket, memory),
+        received => received,
+    };
+    match received {
+        Ok(Received { bytes: 0, .. }) => Some(Err(Silence::Closed)),
+        Ok(Received {
+            bytes,
+            descriptors,
+            is_cut,
+        }) => {
+            let packet = &memory[..bytes];
+            let (object, payload) = match memchr::memchr(b'\n', packet) {
+                Some(end) => (&packet[..end], &packet[end + 1..]),
+                None => (packet, &[][..]),
+            };
+            if object.len() > LONGEST_MESSAGE || payload.len() > LONGEST_PAYLOAD {
+                return Some(Err(Silence::Nonsense("a message is too long".to_owned())));
+            }
+            Some(
+                serde_json::from_slice(object)
+                    .map(|message| Packet {
+                        message,
+                        descriptors,
+                        payload: payload.to_vec(),
+                        is_cut,
+                    })
+                    .map_err(|error| Silence::Nonsense(legible(&error.to_string()))),
+            )
+        }
+        Err(Errno::WOULDBLOCK) => None,
+        Err(Errno::CONNRESET) => Some(Err(Silence::Closed)),
+        Err(error) => Some(Err(Silence::Nonsense(error.to_string()))),
     }
 }
 

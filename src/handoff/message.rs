@@ -60,6 +60,13 @@ messages! {
             version: u64,
             pid: i32,
             generation: u64,
+            /// Whether a second descriptor is the line to the first process,
+            /// which follows the generations.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            line: bool,
+            /// Whether the service ends with its terminal.
+            #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+            terminal: bool,
         } = "welcome",
         /// The listeners, or some of them; `more` tells whether others follow.
         Listeners {

@@ -80,6 +80,15 @@ struct Unsent {
     pause: Timer,
 }
 
+/// What comes down from the first process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bequest<'a> {
+    /// The line to it, if it follows the generations.
+    pub(crate) line: Option<BorrowedFd<'a>>,
+    /// Whether the service ends with its terminal.
+    pub(crate) terminal: bool,
+}
+
 /// What we know of the successor's process.
 enum Process {
     /// It is being started, off the executor: `exec` can take milliseconds.
@@ -186,7 +195,12 @@ impl Successor {
     ///
     /// It does not begin before `burials` are over: a killed predecessor of
     /// this attempt may still hold an address that it will want to bind.
-    pub(crate) fn start(invocation: &Invocation, generation: u64, burials: Vec<Task<()>>) -> Self {
+    pub(crate) fn start(
+        invocation: &Invocation,
+        generation: u64,
+        bequest: Bequest<'_>,
+        burials: Vec<Task<()>>,
+    ) -> Self {
         let mut successor = Successor {
             channel: None,
             process: Process::Gone,
@@ -203,7 +217,7 @@ impl Successor {
         let started = open_channel().and_then(|(channel, theirs)| {
             successor.channel = Some(channel);
             // It waits there for a process that does not exist yet.
-            successor.send_welcome(generation)?;
+            successor.send_welcome(generation, bequest)?;
             let mut command = invocation.command()?;
             command
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
@@ -259,13 +273,18 @@ impl Successor {
     }
 
     /// Says who we are, and passes our standard input on.
-    fn send_welcome(&self, generation: u64) -> io::Result<()> {
+    fn send_welcome(&self, generation: u64, bequest: Bequest<'_>) -> io::Result<()> {
         let message = FromPredecessor::Welcome {
             version: VERSION,
             pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
             generation,
+            line: bequest.line.is_some(),
+            terminal: bequest.terminal,
         };
-        self.send_in_time(message, &[rustix::stdio::stdin().as_fd()])
+        let stdin = rustix::stdio::stdin();
+        let mut descriptors = vec![stdin.as_fd()];
+        descriptors.extend(bequest.line);
+        self.send_in_time(message, &descriptors)
     }
 
     /// Answers the claim; `state` is a stream of so many bytes.
@@ -638,10 +657,12 @@ impl Successor {
         Ok((successor, theirs))
     }
 
-    /// Leaves it alone, except for reaping it when it exits.
-    pub(crate) async fn release(self) {
-        if let Process::Running(mut running) = self.process {
-            running.exit().await;
+    /// Leaves it alone, except for reaping it when it exits; tells how that
+    /// was, if it is known.
+    pub(crate) async fn release(self) -> Option<ExitStatus> {
+        match self.process {
+            Process::Running(mut running) => running.exit().await.ok(),
+            Process::Starting(_) | Process::Gone => None,
         }
     }
 
@@ -673,7 +694,7 @@ impl Successor {
                     Process::Gone => None,
                 };
                 if let Some(mut running) = running {
-                    running.exit().await;
+                    let _ = running.exit().await;
                 }
                 is_our_child
             };
@@ -709,8 +730,8 @@ impl Running {
         }
     }
 
-    async fn exit(&mut self) {
-        let _ = future::poll_fn(|cx| self.poll_exit(cx)).await;
+    async fn exit(&mut self) -> io::Result<ExitStatus> {
+        future::poll_fn(|cx| self.poll_exit(cx)).await
     }
 
     fn kill(&self) {

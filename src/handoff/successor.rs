@@ -43,6 +43,16 @@ pub(crate) struct Predecessor {
     /// Whether it may say that we are proven: it has asked us to publish
     /// ourselves, or we stop.
     may_prove: bool,
+    bequest: Bequest,
+}
+
+/// What comes down from the first process.
+#[derive(Debug, Default)]
+pub(crate) struct Bequest {
+    /// The line to it, if it follows the generations.
+    pub(crate) line: Option<OwnedFd>,
+    /// Whether the service ends with its terminal.
+    pub(crate) terminal: bool,
 }
 
 /// What a predecessor gives when it is asked for its listeners.
@@ -125,16 +135,27 @@ impl Predecessor {
             generation: 0,
             hands_over: true,
             may_prove: false,
+            bequest: Bequest::default(),
         };
+        let mut descriptors = packet.descriptors;
+        let count = descriptors.len();
         if let FromPredecessor::Welcome {
-            pid, generation, ..
+            pid,
+            generation,
+            line,
+            terminal,
+            ..
         } = packet.message
         {
             predecessor.pid = pid;
             predecessor.generation = generation;
+            predecessor.bequest.terminal = terminal;
+            if line {
+                predecessor.bequest.line = descriptors.pop();
+            }
         }
         predecessor.received(&packet.message);
-        match (packet.message, packet.descriptors.as_slice()) {
+        match (packet.message, descriptors.as_slice()) {
             (FromPredecessor::Welcome { version, .. }, _) if version != VERSION => {
                 let error = Error::version(version, VERSION);
                 predecessor.send_failed(&error.to_string());
@@ -145,9 +166,9 @@ impl Predecessor {
                     .map_err(|cause| Error::handoff("putting standard input back", cause))?;
                 Ok(Some(predecessor))
             }
-            (message, descriptors) => Err(Error::handoff(
+            (message, _) => Err(Error::handoff(
                 "reading the welcome",
-                unexpected(&message, descriptors.len()),
+                unexpected(&message, count),
             )),
         }
     }
@@ -165,6 +186,7 @@ impl Predecessor {
             generation: 1,
             hands_over: true,
             may_prove: false,
+            bequest: Bequest::default(),
         };
         Ok((predecessor, theirs))
     }
@@ -172,6 +194,11 @@ impl Predecessor {
     /// Whether it has exited, as far as we have heard.
     pub(crate) fn is_gone(&self) -> bool {
         self.channel.is_none()
+    }
+
+    /// What comes down from the first process; the second time, nothing.
+    pub(crate) fn take_bequest(&mut self) -> Bequest {
+        std::mem::take(&mut self.bequest)
     }
 
     /// Its generation.
@@ -492,25 +519,27 @@ impl Predecessor {
 /// The channel, if standard input is one that the predecessor named by the
 /// environment has made for us.
 fn channel_on_stdin() -> Option<io::Result<Channel<FromSuccessor, FromPredecessor>>> {
-    let named: i32 = std::env::var_os(PREDECESSOR_VARIABLE)?
-        .to_str()?
-        .parse()
-        .ok()?;
+    maker_of_stdin(PREDECESSOR_VARIABLE)?;
+    Some(take_stdin().and_then(Channel::new))
+}
+
+/// The process that has made our standard input, if that is a socket for
+/// packets and the variable names this process.
+pub(crate) fn maker_of_stdin(variable: &str) -> Option<i32> {
+    let named: i32 = std::env::var_os(variable)?.to_str()?.parse().ok()?;
     let stdin = rustix::stdio::stdin();
     let is_channel = sockopt::socket_type(stdin) == Ok(SocketType::SEQPACKET)
         && sockopt::socket_domain(stdin) == Ok(AddressFamily::UNIX)
         && sockopt::socket_peercred(stdin).is_ok_and(|peer| {
             peer.pid.as_raw_nonzero().get() == named && peer.uid == rustix::process::geteuid()
         });
-    if !is_channel {
-        return None;
-    }
-    Some(
-        // Above the standard descriptors, and closed in every other child.
-        rustix::io::fcntl_dupfd_cloexec(stdin, 3)
-            .map_err(io::Error::from)
-            .and_then(Channel::new),
-    )
+    is_channel.then_some(named)
+}
+
+/// What is on standard input, above the standard descriptors, and closed in
+/// every other child.
+pub(crate) fn take_stdin() -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?)
 }
 
 /// How many descriptors this process can still open, as far as it can tell.

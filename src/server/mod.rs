@@ -66,6 +66,7 @@ use self::state::State;
 /// | [`max_state_bytes`](Server::max_state_bytes) | 64 MiB |
 /// | [`pid_file`](Server::pid_file) | none |
 /// | [`control_socket`](Server::control_socket) | none |
+/// | [`pid_one_stub`](Server::pid_one_stub) | as process 1, and in the foreground of a terminal |
 /// | [`limits`](Server::limits) | see [`Limits`] |
 pub struct Server {
     service: Service,
@@ -105,6 +106,7 @@ struct Options {
     state: State,
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
+    pid_one_stub: Option<bool>,
     limits: Limits,
     ready: Option<Ready>,
     on_transition: Box<dyn FnMut(&Transition)>,
@@ -185,6 +187,7 @@ impl Server {
                 state: State::default(),
                 pid_file: None,
                 control_socket: None,
+                pid_one_stub: None,
                 limits: Limits::default(),
                 ready: None,
                 on_transition: Box::new(|_| {}),
@@ -468,6 +471,20 @@ impl Server {
     /// the drain had passed.
     pub fn control_socket(mut self, path: impl Into<PathBuf>) -> Self {
         self.options.control_socket = Some(path.into());
+        self
+    }
+
+    /// Whether the first process stays when its successors serve, as a small
+    /// stub that follows them, so that the process ID that others know never
+    /// changes. It takes a `main` that uses [`run`](crate::run).
+    ///
+    /// If this is not called, it stays where its end would be taken for that
+    /// of the service: as process 1 of a container, and in the foreground of a
+    /// terminal; but not under a supervisor that is told which process is the
+    /// main one (`NOTIFY_SOCKET`). What the first generation says counts. See
+    /// [containers and terminals](crate#in-containers-and-on-terminals).
+    pub fn pid_one_stub(mut self, stays: bool) -> Self {
+        self.options.pid_one_stub = Some(stays);
         self
     }
 

@@ -5,6 +5,7 @@
 //! lifecycle changes; effects never wait, so everything that one step does
 //! happens in one tick of the executor.
 
+mod following;
 mod supervision;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use smol::future::{self, FutureExt as _};
 use smol::stream::Stream;
 use smol::{LocalExecutor, Task};
 
+use self::following::First;
 use super::Options;
 use super::accept::{Attend, Burst, Reserve, accept, accept_some};
 use super::adoption::Adoption;
@@ -36,6 +38,7 @@ use crate::listener::{Address, BACKLOG, Listener, ListenerSet};
 use crate::pid_file::PidFile;
 use crate::roster::Roster;
 use crate::status::Status;
+use crate::stub::Word;
 use crate::supervisor::Supervisor;
 use crate::transition::{HandoverSummary, Transition};
 
@@ -66,6 +69,9 @@ pub(super) async fn run(
         invocation,
         reloads,
         begun,
+        terminal,
+        line,
+        seat,
     } = generation;
     let mut startup = Startup {
         number,
@@ -144,6 +150,7 @@ pub(super) async fn run(
         loss: None,
         failure: None,
         stop_count: StopCount::default(),
+        first: First::new(number, terminal, line, seat),
         pending: VecDeque::new(),
         options,
     };
@@ -283,6 +290,8 @@ struct Running {
     /// Why a restart failed, from the effect to the transition.
     failure: Option<String>,
     stop_count: StopCount,
+    /// What this process has to do with the first one, or as that.
+    first: First,
     /// Events that came of effects.
     pending: VecDeque<Event>,
     options: Options,
@@ -322,6 +331,7 @@ impl Running {
         // Whoever hears that we have stopped is to find nothing of us.
         self.pid_file = None;
         self.control.farewell().await;
+        self.leave();
     }
 
     fn take_step(&mut self, event: Event) {
@@ -369,11 +379,15 @@ impl Running {
     /// a flood of anything else cannot keep it from being heard.
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         while let Poll::Ready(()) = self.stops.poll(cx) {
+            self.first.say(Word::Stop);
             if self.stop_count.by_signal() {
                 return Poll::Ready(self.stop());
             }
         }
         if let Some(event) = self.pending.pop_front() {
+            return Poll::Ready(event);
+        }
+        if let Some(event) = self.hear_first(cx) {
             return Poll::Ready(event);
         }
         if let Some(event) = self.hear_successor(cx) {
@@ -433,11 +447,11 @@ impl Running {
             if event != Event::Stop {
                 return Poll::Ready(event);
             }
-            if self.stop_count.by_request() {
+            if self.stop_count.once() {
                 return Poll::Ready(self.stop());
             }
         }
-        poll_signal(&mut self.reloads, cx).map(|()| Event::Reload)
+        self.poll_hangups(cx)
     }
 
     /// What a stop is in this service.
@@ -540,6 +554,7 @@ impl Running {
                 }
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
+                    self.pass_stop_on();
                     if self.stop_count.by_predecessor() {
                         return Some(self.stop());
                     }
@@ -581,6 +596,7 @@ impl Running {
 
     /// The predecessor takes nothing back any more.
     fn is_proven(&mut self) {
+        self.first.published();
         self.clocks.predecessor = None;
         self.adoption.retire_notes();
         self.inherit_supervisor();
@@ -856,8 +872,14 @@ impl Running {
             self.invocation.executable().display()
         );
         self.control.restart_begins();
+        self.first.follow(self.options.pid_one_stub);
         let burials = std::mem::take(&mut self.burials);
-        self.successor = Some(Successor::start(&self.invocation, self.number, burials));
+        self.successor = Some(Successor::start(
+            &self.invocation,
+            self.number,
+            self.first.bequest(),
+            burials,
+        ));
         self.clocks.readiness = after(self.options.ready_timeout);
     }
 
@@ -912,6 +934,10 @@ impl Running {
             Some(pid_file) => pid_file.publish(),
             None => Ok(()),
         };
+        if published.is_ok() {
+            // Before the predecessor hears of it, which may be gone after that.
+            self.first.published();
+        }
         match (published, &self.predecessor) {
             (Ok(()), Some(predecessor)) => predecessor.send_published(),
             (Ok(()), None) => {}
@@ -927,6 +953,7 @@ impl Running {
 
     /// Puts back what the lost successor has changed, or may have.
     fn republish(&mut self) {
+        self.first.undone();
         if let Some(pid_file) = &mut self.pid_file
             && let Err(error) = pid_file.publish()
         {
@@ -1014,13 +1041,22 @@ impl Running {
             Some(Loss::Exited(status)) if status.success() => log::info!("{end}"),
             _ => log::error!("{end}"),
         }
+        let tell_end = self.first.end_of_successor();
+        if let Some(Loss::Exited(status)) = loss {
+            tell_end(status);
+        }
         self.control.restart_fails(&end);
         // Whatever was handed over has gone with it; the rest comes to its end
         // here.
         if let Some(mut handover) = self.handover.take() {
             handover.close();
         }
-        self.executor.spawn(successor.release()).detach();
+        let released = async move {
+            if let Some(status) = successor.release().await {
+                tell_end(status);
+            }
+        };
+        self.executor.spawn(released).detach();
     }
 
     /// Lets go of the successor; says in one line what became of it.
@@ -1112,6 +1148,12 @@ impl Stops {
         })
     }
 
+    /// They are caught until these are dropped.
+    fn into_signals(self) -> Vec<(rustix::process::Signal, Signals)> {
+        use rustix::process::Signal;
+        vec![(Signal::TERM, self.term), (Signal::INT, self.int)]
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if poll_signal(&mut self.term, cx).is_ready() {
             return Poll::Ready(());
@@ -1131,35 +1173,53 @@ fn poll_signal(signals: &mut Signals, cx: &mut Context<'_>) -> Poll<()> {
 /// How often we were told to stop.
 ///
 /// A supervisor that stops a whole group of processes reaches a successor on
-/// probation twice, once through its predecessor. That is one stop, not the
-/// second one that cuts; so what counts is the more frequent of the two ways.
+/// probation twice, once through its predecessor, and Ctrl-C reaches one that
+/// is followed by the first process twice, once through that. This is one
+/// stop, not the second one that cuts; so what counts is the most frequent of
+/// the ways.
 #[derive(Default)]
 struct StopCount {
     by_signal: u32,
     by_predecessor: u32,
+    by_first: u32,
     /// Whoever asks on the control socket waits for the end, so to ask again
-    /// is not to insist.
-    by_request: u32,
+    /// is not to insist; and a terminal goes away once, however often that is
+    /// told.
+    at_least: u32,
 }
 
 impl StopCount {
+    fn most(&self) -> u32 {
+        let ways = [self.by_signal, self.by_predecessor, self.by_first];
+        ways.into_iter().fold(self.at_least, u32::max)
+    }
+
     /// Whether this is one more than we have heard of.
     fn by_signal(&mut self) -> bool {
+        let most = self.most();
         self.by_signal = self.by_signal.saturating_add(1);
-        self.by_signal > self.by_predecessor.max(self.by_request)
+        self.by_signal > most
     }
 
     /// Whether this is one more than we have heard of.
     fn by_predecessor(&mut self) -> bool {
+        let most = self.most();
         self.by_predecessor = self.by_predecessor.saturating_add(1);
-        self.by_predecessor > self.by_signal.max(self.by_request)
+        self.by_predecessor > most
+    }
+
+    /// Whether this is one more than we have heard of.
+    fn by_first(&mut self) -> bool {
+        let most = self.most();
+        self.by_first = self.by_first.saturating_add(1);
+        self.by_first > most
     }
 
     /// Whether this is the first that we have heard of.
-    fn by_request(&mut self) -> bool {
-        let first = self.by_request.max(self.by_signal).max(self.by_predecessor) == 0;
-        self.by_request = 1;
-        first
+    fn once(&mut self) -> bool {
+        let is_first = self.most() == 0;
+        self.at_least = 1;
+        is_first
     }
 }
 

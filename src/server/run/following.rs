@@ -1,0 +1,193 @@
+//! What the loop has to do with the first process, or as that;
+//! [`crate::stub`] has the whole of it.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::process::ExitStatus;
+use std::task::{Context, Poll};
+
+use super::{Running, poll_signal};
+use crate::handoff::predecessor::{Bequest, Successor};
+use crate::lifecycle::{Event, State};
+use crate::stub::{Following, Line, Seat, Word, is_first_of_all, is_wanted};
+use crate::terminal::{Terminal, WatchedTerminal};
+
+/// What a process has to do with the first one, or as that.
+pub(super) struct First {
+    number: u64,
+    /// The terminal with which the service ends.
+    terminal: Option<WatchedTerminal>,
+    /// The way to the first process, if that follows the generations.
+    line: Option<Line>,
+    /// If this is the first process, and follows.
+    following: Option<Following>,
+    /// What it takes to begin with that.
+    seat: Option<Seat>,
+}
+
+impl First {
+    pub(super) fn new(
+        number: u64,
+        terminal: Option<Terminal>,
+        line: Option<OwnedFd>,
+        seat: Option<Seat>,
+    ) -> Self {
+        let terminal = terminal.and_then(|terminal| {
+            WatchedTerminal::new(terminal)
+                .inspect_err(|error| log::warn!("the terminal cannot be watched: {error}"))
+                .ok()
+        });
+        First {
+            number,
+            terminal,
+            line: line.map(Line::new),
+            following: None,
+            seat,
+        }
+    }
+
+    /// Begins to follow, if this is the first process, and is to stay.
+    pub(super) fn follow(&mut self, choice: Option<bool>) {
+        let is_foreground = self
+            .terminal
+            .as_ref()
+            .is_some_and(WatchedTerminal::is_foreground);
+        if self.number > 1 || self.line.is_some() || !is_wanted(choice, is_foreground) {
+            return;
+        }
+        let Some(seat) = self.seat.clone() else {
+            if choice == Some(true) {
+                log::warn!("this process cannot stay: `main` does not use `heirloom::run`");
+            }
+            return;
+        };
+        match Following::begin(seat) {
+            Ok((following, line)) => {
+                self.following = Some(following);
+                self.line = Some(line);
+            }
+            Err(error) => log::error!("this process cannot stay: {error}"),
+        }
+    }
+
+    /// What a successor is to know.
+    pub(super) fn bequest(&self) -> Bequest<'_> {
+        Bequest {
+            line: self.line.as_ref().map(|line| line.as_fd()),
+            terminal: self.terminal.is_some(),
+        }
+    }
+
+    /// This process is the main one.
+    pub(super) fn published(&mut self) {
+        if let Some(line) = &mut self.line {
+            line.published(self.number);
+        }
+    }
+
+    /// The successor is lost, and this process is the main one again.
+    pub(super) fn undone(&self) {
+        if let Some(line) = &self.line {
+            line.undone(self.number.saturating_add(1));
+        }
+    }
+
+    /// Tells how a successor has ended that had taken over for good.
+    pub(super) fn end_of_successor(&self) -> impl Fn(ExitStatus) + use<> {
+        let (line, generation) = (self.line.clone(), self.number.saturating_add(1));
+        move |status| {
+            if let Some(line) = &line {
+                line.ended(generation, status);
+            }
+        }
+    }
+
+    /// Passes on what is meant for the service, if this is the first process
+    /// and another one is published; tells whether that is so.
+    pub(super) fn say(&mut self, word: Word) -> bool {
+        match &mut self.following {
+            Some(following) => following.say(word),
+            None => false,
+        }
+    }
+}
+
+impl Running {
+    /// What the first process passes on to us.
+    pub(super) fn hear_first(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        if let Some(following) = &mut self.first.following {
+            following.poll(cx);
+        }
+        if let Some(terminal) = &mut self.first.terminal {
+            terminal.poll(cx);
+        }
+        while let Poll::Ready(word) = self.first.line.as_mut()?.poll_word(cx) {
+            match word {
+                // Our successor has heard it, too.
+                Word::Reload if self.is_over() => {}
+                Word::Reload => return Some(Event::Reload),
+                Word::Stop => {
+                    self.pass_stop_on();
+                    if self.stop_count.by_first() {
+                        return Some(self.stop());
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether another one is the main process, for good.
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Draining | State::Stopping)
+    }
+
+    /// A stop that somebody passes on to us means the service, so it must not
+    /// end here when we have handed that over meanwhile.
+    pub(super) fn pass_stop_on(&self) {
+        if let (true, Some(successor)) = (self.is_over(), &self.successor)
+            && let Err(error) = successor.send_stop()
+        {
+            log::debug!("the stop was not passed on to {successor}: {error}");
+        }
+    }
+
+    /// What a `SIGHUP` means.
+    pub(super) fn poll_hangups(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        while poll_signal(&mut self.reloads, cx).is_ready() {
+            let terminal = self.first.terminal.as_mut();
+            if terminal.is_some_and(WatchedTerminal::has_just_gone) {
+                self.first.say(Word::Stop);
+                if self.stop_count.once() {
+                    log::info!("the terminal is gone");
+                    return Poll::Ready(self.stop());
+                }
+            } else if !(self.first.say(Word::Reload) && self.is_over()) {
+                return Poll::Ready(Event::Reload);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Leaves what the stub needs, if this process is to become one.
+    pub(super) fn leave(self) {
+        let claimed = self.successor.as_ref().and_then(Successor::serving_pid);
+        let successor = claimed.map(|pid| (pid, self.number.saturating_add(1)));
+        let First {
+            terminal,
+            line,
+            following,
+            ..
+        } = self.first;
+        if let Some(following) = following {
+            let mut signals = self.stops.into_signals();
+            signals.push((rustix::process::Signal::HUP, self.reloads));
+            let terminal = terminal.map(WatchedTerminal::into_inner);
+            following.leave(line, successor, signals, terminal);
+        } else if let (true, Some((pid, _))) = (is_first_of_all(), successor) {
+            log::error!(
+                "process 1 exits, which ends the container, and successor {pid} with it: \
+                 `main` does not use `heirloom::run`, or `pid_one_stub` is off"
+            );
+        }
+    }
+}
