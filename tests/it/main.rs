@@ -33,6 +33,7 @@ mod listeners;
 mod load;
 mod packets;
 mod patience;
+mod pid_one;
 mod proxy;
 mod restart;
 mod signals;

@@ -21,6 +21,7 @@ pub(crate) struct Config {
     max_state_kb: Option<u64>,
     pid_file: Option<String>,
     control_socket: Option<String>,
+    pid_one_stub: Option<bool>,
     init_ms: Option<u64>,
     ready_ms: Option<u64>,
     ballast_mb: Option<u64>,
@@ -69,6 +70,7 @@ impl Config {
             max_state_kb: None,
             pid_file: None,
             control_socket: None,
+            pid_one_stub: None,
             init_ms: None,
             ready_ms: None,
             ballast_mb: None,
@@ -157,6 +159,12 @@ impl Config {
 
     pub(crate) fn control_socket(mut self, path: &Path) -> Self {
         self.control_socket = Some(path.to_str().expect("the path is UTF-8").to_owned());
+        self
+    }
+
+    /// Whether the first process stays.
+    pub(crate) fn pid_one_stub(mut self, stays: bool) -> Self {
+        self.pid_one_stub = Some(stays);
         self
     }
 

@@ -188,6 +188,68 @@ impl Process {
             .collect()
     }
 
+    /// Waits until the children are as many as that, and none is a zombie.
+    pub(crate) fn wait_for_children(&self, number: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        // No one else is told when a process reaps another.
+        loop {
+            let children = self.children();
+            if children.len() == number && !children.values().any(|state| *state == 'Z') {
+                return;
+            }
+            let pid = self.pid();
+            assert!(Instant::now() < deadline, "children of {pid}: {children:?}");
+            thread::yield_now();
+        }
+    }
+
+    /// Waits until the process has become a stub.
+    pub(crate) fn wait_stub(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        let is_mark = |variable: &String| variable.starts_with("HEIRLOOM_STUB=");
+        // What the first process has left to it is the last thing that it
+        // gives away.
+        let is_stub = || {
+            self.environment().iter().any(is_mark)
+                && self
+                    .descriptors()
+                    .get(&0)
+                    .is_some_and(|kind| kind != "socket")
+        };
+        // No one is told when a process executes another image.
+        while !is_stub() {
+            let pid = self.pid();
+            assert!(
+                Instant::now() < deadline,
+                "{pid} is not a stub: {}",
+                self.state()
+            );
+            thread::yield_now();
+        }
+    }
+
+    /// The number that a process of a namespace has there, if it is one that
+    /// is not ours (pid_namespaces(7)).
+    pub(crate) fn number_inside(pid: i32) -> Option<i32> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let numbers = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))?;
+        let mut numbers = numbers.split_whitespace();
+        (numbers.next()?.parse() == Ok(pid)).then_some(())?;
+        numbers.next()?.parse().ok()
+    }
+
+    /// The process that has this number in the namespace of this one.
+    pub(crate) fn neighbour(&self, inside: i32) -> Process {
+        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let ours = namespace(self.pid());
+        let mut all = all_processes().map(|(pid, _)| pid);
+        let found =
+            all.find(|pid| Process::number_inside(*pid) == Some(inside) && namespace(*pid) == ours);
+        Process::open(found.unwrap_or_else(|| panic!("there is no process {inside} inside")))
+    }
+
     /// The only child there is.
     pub(crate) fn only_child(&self) -> Process {
         let children = self.children();
@@ -303,6 +365,11 @@ impl Process {
     /// The arguments, each as the bytes that were given.
     pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
         self.strings("cmdline")
+    }
+
+    /// The name of the program, as far as the kernel keeps it.
+    pub(crate) fn name(&self) -> String {
+        fs::read_to_string(self.path("comm")).expect("the process lives")
     }
 
     /// The environment as the process was started with it.

@@ -182,6 +182,12 @@ impl Launch {
         self.config(config).start()
     }
 
+    /// Runs the program by means of another one.
+    pub(crate) fn wrapper(mut self, words: &[&str]) -> Self {
+        self.wrapper = words.iter().map(OsString::from).collect();
+        self
+    }
+
     /// Makes the files that the service makes accessible for everybody, as far
     /// as that is up to the umask.
     pub(crate) fn open_handed(mut self) -> Self {
