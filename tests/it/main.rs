@@ -39,5 +39,6 @@ mod restart;
 mod signals;
 mod supervisor;
 mod systemd;
+mod terminal;
 mod tidy;
 mod upgrade;

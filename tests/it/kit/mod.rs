@@ -30,6 +30,7 @@ mod process;
 mod program;
 mod service;
 mod systemd;
+mod terminal;
 mod tether;
 
 use std::time::Duration;
@@ -55,6 +56,7 @@ pub(crate) use self::process::{End, ON_THE_WAY, Process};
 pub(crate) use self::program::{Program, Running, say_skipped};
 pub(crate) use self::service::{BLESS, Held, Launch, Service, pid_in};
 pub(crate) use self::systemd::Systemd;
+pub(crate) use self::terminal::Shell;
 pub(crate) use self::tether::Tether;
 
 /// How long a test waits for a fact before it gives up.

@@ -250,6 +250,12 @@ impl Process {
         Process::open(found.unwrap_or_else(|| panic!("there is no process {inside} inside")))
     }
 
+    /// Waits for the only child there will be.
+    pub(crate) fn only_child_to_come(&self) -> Process {
+        self.wait_for_children(1);
+        self.only_child()
+    }
+
     /// The only child there is.
     pub(crate) fn only_child(&self) -> Process {
         let children = self.children();

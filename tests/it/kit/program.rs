@@ -24,14 +24,16 @@ use super::{End, Log, Process};
 pub(super) const REQUIRED: &str = "HEIRLOOM_REQUIRE_CLIENTS";
 
 /// The programs that there are tests for.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 12] = [
     "ab",
+    "bash",
     "chromium",
     "curl",
     "haproxy",
     "node",
     "nsenter",
     "python3",
+    "script",
     "systemctl",
     "systemd",
     "unshare",
