@@ -5,7 +5,7 @@
 
 use rustix::process::Signal;
 
-use crate::kit::{Client, Config, Container, End, Launch, NotifySocket, Process, Service};
+use crate::kit::{Client, Config, Container, End, Launch, NotifySocket, Process, Service, Whom};
 
 /// How much memory a stub may have. A build without optimization is twice as
 /// large, and so is what the kernel maps of it around each page that is used.
@@ -225,13 +225,25 @@ fn a_crash_is_not_made_good_by_older_generations_that_drain() {
 }
 
 #[test]
-fn a_successor_that_dies_as_soon_as_it_is_proven_gives_process_1_its_status() {
-    let fault = Config::new().fault("panic-after-ready");
-    let Some(container) = Container::start(fault) else {
+fn a_successor_that_dies_after_it_has_published_itself_is_undone_here_as_well() {
+    let Some(container) = Container::start(Config::new()) else {
         return;
     };
+    container.restart_to(2);
+    let deadly = Config::new().kill(3, "sending `published`", Whom::Itself);
+    container.service().configure(&deadly);
     container.init().hup();
-    assert_eq!(container.wait_end(), End::Exit(101));
+    let log = container.service().log();
+    log.wait_for("restart undone: ");
+    assert_eq!(container.connect().get("/").unwrap().generation(), 2);
+    // It is the one again to which everything is passed on.
+    container.service().configure(&Config::new());
+    let place = log.here();
+    container.init().hup();
+    log.wait_for_after(place, "generation 3 is serving on ");
+    log.wait_for_after(place, "generation 2 exits ");
+    container.init().term();
+    assert_eq!(container.wait_end(), End::Exit(0));
 }
 
 #[test]
