@@ -27,7 +27,8 @@
 //!   Instead of them, [`Server::raw`] gives a handler each [`Connection`].
 //! - [`Generation`] is this process as one of a chain. A `main` that does
 //!   something before it makes a server, such as reading a configuration,
-//!   begins its generation first.
+//!   begins its generation first, or is [`run`], which does that and lets the
+//!   first process stay.
 //!
 //! [`Status`] tells handlers and background tasks whether the process is
 //! draining, and lets them hold its exit; [`Transition`] tells a callback what
@@ -79,6 +80,10 @@
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |
 //! | `generation N exits … after it stopped accepting` | the end of this process |
 //! | `nothing is in flight any more; waiting for …` | only under a supervisor: older generations exit first, see below |
+//! | `process P becomes a stub that follows the generations` | the first process stays, see [below](#in-containers-and-on-terminals) |
+//! | `the stub exits with status N` | no generation is left |
+//! | `process 1 exits, which ends the container …` | its successor serves, but is killed by that |
+//! | `the terminal is gone` | a `SIGHUP` that is a stop |
 //! | `…, which systemd passed as …, is not asked for` | it stays open, and is there for a successor that asks for it |
 //! | `the supervisor could not be told something` | told once, until it works again |
 //! | `a control connection of user U is refused …` | somebody else than the user of the service, or root, has found a way to its control socket; told once |
@@ -121,6 +126,25 @@
 //! to it: it is never closed before the last process exits, and its file is
 //! never removed. If any process of the service is asked for a name that was
 //! not passed to the first one, it does not start.
+
+//!
+//! # In containers and on terminals
+//!
+//! Where the end of the first process would be taken for that of the service,
+//! it stays: as process 1 of a container, in the foreground of a terminal, and
+//! where [`Server::pid_one_stub`] says so. That takes a `main` that is [`run`].
+//!
+//! | what | is done by the first process, once its successors serve |
+//! |---|---|
+//! | `SIGHUP`, `SIGTERM`, `SIGINT` | passed on to the generations that are there, each of which counts a stop once, even if it gets the same signal itself |
+//! | `SIGQUIT`, `SIGUSR1`, `SIGUSR2` | passed on to the main one, if it is not the kernel that sends them to the whole job; by the stub only |
+//! | an orphan has ended | reaped, by the stub |
+//! | the last generation has ended | it exits with the status of the last main one, or with 128 and the number of the signal that has killed that |
+//! | the main one has crashed, and older ones drain | they are given five seconds |
+//!
+//! A `SIGHUP` within five seconds after the controlling terminal has gone away
+//! is a stop; any other one is a restart. If `SIGHUP` was ignored when the
+//! first process was started, as by nohup(1), it is always a restart.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]

@@ -142,3 +142,56 @@ pub(crate) fn is_hangup_ignored() -> bool {
     let hangup = 1 << (Signal::HUP.as_raw() - 1);
     mask.is_some_and(|mask| mask & hangup != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
+
+    /// Both ends of a terminal, which is nobody's controlling one.
+    fn open_terminal() -> (OwnedFd, Terminal) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).unwrap();
+        unlockpt(&master).unwrap();
+        let tty = ioctl_tiocgptpeer(&master, flags).unwrap();
+        (master, Terminal::new(tty))
+    }
+
+    #[test]
+    fn a_terminal_is_gone_when_its_other_end_is_and_not_when_something_is_typed() {
+        let (master, mut terminal) = open_terminal();
+        rustix::io::write(&master, b"typed\n").unwrap();
+        assert!(!terminal.has_just_gone());
+        drop(master);
+        assert!(terminal.has_just_gone());
+    }
+
+    #[test]
+    fn a_hangup_long_after_the_end_of_the_terminal_does_not_mean_it() {
+        let (master, mut terminal) = open_terminal();
+        drop(master);
+        assert!(terminal.look());
+        terminal.gone = terminal.gone.and_then(|gone| gone.checked_sub(AFTERMATH));
+        assert!(terminal.is_gone() && !terminal.has_just_gone());
+    }
+
+    #[test]
+    fn the_end_is_noticed_when_it_comes() {
+        let (master, terminal) = open_terminal();
+        let mut terminal = WatchedTerminal::new(terminal).unwrap();
+        let noticed = smol::future::poll_fn(|cx| {
+            terminal.poll(cx);
+            match terminal.terminal.is_gone() {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        });
+        let mut noticed = std::pin::pin!(noticed);
+        rustix::io::write(&master, b"typed\n").unwrap();
+        smol::block_on(async {
+            assert!(smol::future::poll_once(&mut noticed).await.is_none());
+            drop(master);
+            noticed.await;
+        });
+    }
+}

@@ -9,7 +9,7 @@
 //!
 //! | # | message | from | meaning |
 //! |---|---|---|---|
-//! | 0 | `welcome` | predecessor | queued before the successor exists: version, who we are, and the real stdin |
+//! | 0 | `welcome` | predecessor | queued before the successor exists: version, who we are, the real stdin, and, if the first process follows the generations, the line to it ([`crate::stub`]) |
 //! | 1 | `get_listener` | successor | the claim: the configuration is read |
 //! | 2 | `listeners` | predecessor | all listeners, in one or more messages, the control socket marked as such, and with the last a stream of the application's state, if there is one |
 //! | 3 | `ready` | successor | new addresses are bound, everything is prepared; names the listeners it keeps, how many connections it can take, and the path of its control socket |

@@ -242,3 +242,66 @@ pub(super) fn exit_code(status: ExitStatus) -> u8 {
     };
     u8::try_from(code).unwrap_or(UNKNOWN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_as_by_a_shell() {
+        let exited = |code: i32| exit_code(ExitStatus::from_raw(code << 8));
+        assert_eq!([0, 3, 255].map(exited), [0, 3, 255]);
+        assert_eq!(
+            [9, 15].map(|it| exit_code(ExitStatus::from_raw(it))),
+            [137, 143]
+        );
+    }
+
+    /// A generation that is there, because it is this process.
+    fn alive(generation: u64) -> Follower {
+        let pid = rustix::process::getpid();
+        Follower {
+            pid: pid.as_raw_nonzero().get(),
+            generation,
+            pidfd: Some(pidfd_open(pid, PidfdFlags::empty()).unwrap()),
+            ear: None,
+            code: None,
+        }
+    }
+
+    fn hear(chronicle: &mut Chronicle, message: FromGeneration) {
+        chronicle.note(Packet {
+            message,
+            descriptors: Vec::new(),
+            payload: Vec::new(),
+            is_cut: false,
+        });
+    }
+
+    #[test]
+    fn one_that_is_undone_leaves_its_predecessor_the_main_one() {
+        let mut chronicle = Chronicle::default();
+        chronicle.add(alive(2));
+        chronicle.add(alive(3));
+        assert_eq!(chronicle.main().map(|main| main.generation), Some(3));
+        hear(&mut chronicle, FromGeneration::Undone { generation: 3 });
+        assert_eq!(chronicle.main().map(|main| main.generation), Some(2));
+        assert!(!chronicle.is_over());
+    }
+
+    #[test]
+    fn the_end_of_the_main_one_is_the_end_though_older_ones_are_there() {
+        let mut chronicle = Chronicle::default();
+        chronicle.add(alive(3));
+        chronicle.add(alive(2));
+        let end = |generation| FromGeneration::Ended {
+            generation,
+            code: 137,
+        };
+        hear(&mut chronicle, end(2));
+        assert!(!chronicle.is_over());
+        hear(&mut chronicle, end(4));
+        assert!(chronicle.is_over(), "it was lost before it said who it was");
+        assert_eq!(chronicle.main().and_then(|main| main.code), Some(137));
+    }
+}
