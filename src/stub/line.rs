@@ -38,11 +38,14 @@ impl Line {
 
     /// Says that this process is the main one, if it has not said so yet.
     pub(crate) fn published(&mut self, generation: u64) {
-        if std::mem::replace(&mut self.is_published, true) {
+        if self.is_published {
             return;
         }
-        if let Err(error) = self.try_published(generation) {
-            log::warn!("the first process does not know who serves: {error}");
+        // It is said again when this process is proven, by when whatever is in
+        // the way has passed.
+        match self.try_published(generation) {
+            Ok(()) => self.is_published = true,
+            Err(error) => log::warn!("the first process does not know who serves: {error}"),
         }
     }
 
