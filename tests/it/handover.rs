@@ -343,6 +343,7 @@ fn a_successor_that_cannot_be_sent_to_costs_no_connection() {
     service
         .binary()
         .replace_with_fake(Fake::ServesAndClosesTheChannel);
+    let place = service.log().here();
     predecessor.hup();
     service.wait_phase("draining");
     client.send("hello").unwrap();
@@ -350,6 +351,7 @@ fn a_successor_that_cannot_be_sent_to_costs_no_connection() {
     while service.log().count("restart undone") == 0 {
         assert_eq!(pid_of(client.get("/pid")), predecessor.pid());
     }
+    service.wait_failed_restart_after(place);
     service.assert_undisturbed();
 }
 
