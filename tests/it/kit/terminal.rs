@@ -29,8 +29,14 @@ impl Shell {
     /// Starts one; `None` if that is impossible here, and said.
     pub(crate) fn start() -> Option<Self> {
         Program::find("bash")?;
+        // Whatever the tests are run by may ignore SIGHUP.
         let terminal = Program::find("script")?
-            .arguments(["-q", "-c", "exec bash --norc --noprofile -i", "/dev/null"])
+            .arguments([
+                "-q",
+                "-c",
+                "exec env --default-signal bash --norc --noprofile -i",
+                "/dev/null",
+            ])
             .environment("PS1", "ready> ")
             .environment("RUST_BACKTRACE", "0")
             .start();
