@@ -45,6 +45,11 @@
 //! | `state_kb` | how much state to leave to the successor, besides what `GET /count` counts | 0 |
 //! | `max_state_kb` | how much of it there may be | the library's |
 //! | `pid_file` | where to write the pid | none |
+//! | `check` | a command that has to succeed before a restart: a program, or `"self"` for the executable of the successor, and its arguments | none |
+//! | `check_timeout_ms` | how long it may take, and what else comes before a restart | the library's |
+//! | `veto_file` | as long as there is such a file, restarts are refused, for the reason in it | none |
+//! | `environment_file` | variables for the environment of a successor, `NAME=value` | none |
+//! | `environment` | a table of others; `false` removes one | none |
 //! | `control_socket` | where `heirloom status`, `restart` and `stop` reach it | none |
 //! | `pid_one_stub` | whether the first process stays, as a stub, when its successors serve | as process 1, and in the foreground of a terminal |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
@@ -54,6 +59,12 @@
 //! | `ready_ms` | the same, without blocking, once the listeners are open | 0 |
 //! | `ballast_mb` | touch so much memory at the start | 0 |
 //! | `fault` | go wrong on purpose, see below | `"none"` |
+//!
+//! `api --check --config FILE` only tells whether the file can be read, so
+//! `check = ["self", "--check", "--config", "FILE"]` keeps a restart from being
+//! tried with a file, or an executable, that is good for nothing. What is said
+//! about checks and the environment in the file of a process is about its
+//! successor.
 //!
 //! # Faults
 //!
@@ -104,6 +115,8 @@
 //! those to `/error` and `/panic`, which are the library's.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -122,7 +135,9 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use heirloom::http_types::{self, Method};
-use heirloom::{Body, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode};
+use heirloom::{
+    Body, Environment, Generation, Limits, Phase, Request, Response, Server, Status, StatusCode,
+};
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
@@ -136,6 +151,12 @@ fn main() -> ExitCode {
     // The logger comes first so that nothing that happens goes unsaid.
     if log::set_logger(&Stderr).is_ok() {
         log::set_max_level(log::LevelFilter::Trace);
+    }
+    if env::args_os().nth(1).is_some_and(|it| it == "--check") {
+        return match Config::from_arguments() {
+            Ok(_) => ExitCode::SUCCESS,
+            Err(reason) => give_up(&reason),
+        };
     }
     match heirloom::run(live) {
         Ok(code) => code,
@@ -274,7 +295,55 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     if let Some(stays) = config.pid_one_stub {
         server = server.pid_one_stub(stays);
     }
+    if let Some((program, arguments)) = config.check.split_first() {
+        server = match program.as_str() {
+            "self" => server.check_executable(arguments),
+            program => server.check_command(program, arguments),
+        };
+    }
+    if let Some(timeout) = config.check_timeout_ms {
+        server = server.check_timeout(Duration::from_millis(timeout));
+    }
+    if let Some(path) = config.veto_file {
+        server = server.check(move || veto(path.clone()));
+    }
+    if let Some(path) = config.environment_file {
+        server = server.environment_file(path);
+    }
+    if !config.environment.is_empty() {
+        server = server.environment(move || {
+            let changes = changes(&config.environment);
+            async { changes }
+        });
+    }
     service.tasks.run(server.serve()).await
+}
+
+/// Refuses restarts as long as there is a reason in the file.
+async fn veto(path: PathBuf) -> Result<(), Box<dyn StdError + Send + Sync>> {
+    match smol::fs::read_to_string(path).await {
+        Ok(reason) if reason.trim() == "panic" => panic!("the veto asks for it"),
+        Ok(reason) => Err(format!("veto: {}", reason.trim()).into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the configuration says of the environment of a successor.
+fn changes(
+    table: &BTreeMap<String, Variable>,
+) -> Result<Environment, Box<dyn StdError + Send + Sync>> {
+    let mut changes = Environment::new();
+    for (name, variable) in table {
+        changes = match variable {
+            Variable::Value(value) => changes.set(name, value),
+            Variable::IsThere(false) => changes.remove(name),
+            Variable::IsThere(true) => {
+                return Err(format!("`{name}` is to be a string, or false").into());
+            }
+        };
+    }
+    Ok(changes)
 }
 
 /// What befalls a process that serves.
@@ -335,6 +404,13 @@ struct Config {
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     pid_one_stub: Option<bool>,
+    #[serde(default)]
+    check: Vec<String>,
+    check_timeout_ms: Option<u64>,
+    veto_file: Option<PathBuf>,
+    environment_file: Option<PathBuf>,
+    #[serde(default)]
+    environment: BTreeMap<String, Variable>,
     head_timeout_ms: Option<u64>,
     body_timeout_ms: Option<u64>,
     write_timeout_ms: Option<u64>,
@@ -353,6 +429,14 @@ struct Config {
     #[serde(default)]
     fault: Fault,
     kill: Option<Kill>,
+}
+
+/// A variable of the environment, or that there is to be none.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Variable {
+    Value(String),
+    IsThere(bool),
 }
 
 /// Who is to be killed, and when.
@@ -397,7 +481,10 @@ impl Config {
         let arguments: Vec<OsString> = env::args_os().skip(1).collect();
         match arguments.as_slice() {
             [flag, path] if flag == "--config" => Config::from_file(Path::new(path)),
-            _ => Err("usage: api --config FILE".to_owned()),
+            [check, flag, path] if check == "--check" && flag == "--config" => {
+                Config::from_file(Path::new(path))
+            }
+            _ => Err("usage: api [--check] --config FILE".to_owned()),
         }
     }
 

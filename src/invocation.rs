@@ -67,8 +67,17 @@ impl Invocation {
     /// at our start, everything else inherited, but for what systemd meant for
     /// this process alone.
     pub(crate) fn command(&self) -> io::Result<Command> {
-        let mut command = Command::new(&self.executable);
-        command.args(&self.arguments);
+        self.command_of(self.executable.as_os_str(), &self.arguments)
+    }
+
+    /// The same with another program or other arguments.
+    pub(crate) fn command_of(
+        &self,
+        program: &OsStr,
+        arguments: &[OsString],
+    ) -> io::Result<Command> {
+        let mut command = Command::new(program);
+        command.args(arguments);
         supervisor::bequeath(&mut command);
         // As long as we are where we started, inheriting the directory is more
         // faithful than its path: it works also when it has been removed.

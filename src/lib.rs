@@ -43,11 +43,13 @@
 //! | phase | accepts | ends with |
 //! |---|---|---|
 //! | [`Serving`](Phase::Serving) | yes | `SIGHUP`: a successor is started; `SIGTERM`: draining |
-//! | [`Forking`](Phase::Forking) | yes | the successor asks for the listeners, or is lost |
+//! | [`Forking`](Phase::Forking) | yes | checks have failed; the successor asks for the listeners, or is lost |
 //! | [`Handoff`](Phase::Handoff) | yes | the successor is ready, or is lost |
 //! | [`Draining`](Phase::Draining) | no | nothing is in flight any more, the drain's deadline, or, on probation, the loss of the successor |
 //!
-//! A successor is lost when it cannot be started, exits, is killed, hangs up,
+//! Before a successor is started, it can be checked whether it should be
+//! ([`Server::check_command`], [`Server::check`]); that belongs to its start.
+//! It is lost when it cannot be started, exits, is killed, hangs up,
 //! says what it should not, is not ready in time, or does not take the
 //! connections it is given. Until it is ready that has no consequence but a
 //! line in the log; during its probation the predecessor accepts again, and
@@ -65,6 +67,9 @@
 //! |---|---|
 //! | `generation N (pid P) serves on …` | this process accepts connections |
 //! | `restarting: starting …` | a `SIGHUP` was heard |
+//! | `checking first: running …`, `the check has passed, in …` | the command that has to succeed before anything is started ([`Server::check_command`]) |
+//! | `the check by the application has passed` | the same of [`Server::check`] |
+//! | `a restart would fail: the environment file …` | told at the start of the first process, which needs it only then |
 //! | `successor P has claimed the listeners` | it has read its configuration |
 //! | `successor P takes over … after its start; handing over N busy and M idle connections` | from here on it accepts; `draining` if they stay ([`Server::hand_over`]) |
 //! | `successor P has what could move: N connections handed over, M kept, K closed, in …` | only those that are busy or cannot move are still here |
@@ -72,6 +77,7 @@
 //! | `N connections were taken over from the predecessor` | no more will come |
 //! | `successor P has passed its probation` | from here on nothing is taken back |
 //! | `restart failed: successor P, waiting for its claim: …` | the reason; nothing has changed |
+//! | `restart failed: the successor, starting: …` | the same before there was a process: a check has failed, its environment could not be had, or it could not be started |
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
 //! | `restart undone: successor P, publishing its process ID: …` | so it was, or could not write its PID file, or took more than five seconds for that, when the time of its probation was over |
 //! | `predecessor P has not come to an end in time and seems to hang; it is killed …` | it stood still while this process was on probation, for ten seconds more than its probation and its [`drain_timeout`](Server::drain_timeout) take; requests that it was at work on are lost. Under systemd it is left to the watchdog |
@@ -92,11 +98,14 @@
 //! # What a successor inherits
 //!
 //! The path of the executable as it was invoked (a symbolic link is followed
-//! anew), the arguments, the working directory, the environment (but for what
-//! systemd meant for the first process alone: `LISTEN_PID` and its like, and
-//! `WATCHDOG_PID`), and standard input, output and error. Nothing else: every descriptor of the library is
+//! anew), the arguments, the working directory, the environment, and standard
+//! input, output and error. Nothing else: every descriptor of the library is
 //! close-on-exec, and listeners travel over a private socket. Until
 //! [`Generation::begin`], standard input of a successor is that socket.
+//!
+//! Not in its environment is what systemd meant for the first process alone
+//! (`LISTEN_PID` and its like, and `WATCHDOG_PID`). What else is to be another
+//! one there is up to [`Server::environment_file`] and [`Server::environment`].
 //!
 //! # Under systemd
 //!
@@ -154,6 +163,7 @@ compile_error!("heirloom relies on pidfd, SCM_RIGHTS and SOCK_SEQPACKET as Linux
 
 mod connection;
 mod control;
+mod environment;
 mod error;
 mod generation;
 mod handoff;
@@ -205,6 +215,7 @@ pub mod fuzzing {
 }
 
 pub use connection::Handler;
+pub use environment::Environment;
 pub use error::{Error, Result};
 pub use generation::Generation;
 pub use http_types;

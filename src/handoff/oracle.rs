@@ -79,6 +79,7 @@ fn check_predecessor(packets: &[u8]) {
             continue;
         };
         match report {
+            Report::Begins => panic!("it has begun already"),
             Report::Claimed => assert!(!std::mem::replace(&mut has_claimed, true)),
             Report::Ready { .. } => {
                 assert!(has_claimed && !std::mem::replace(&mut is_ready, true));

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::task::{Context, Poll, ready};
@@ -15,8 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use smol::Task;
-use smol::channel::{Sender, TrySendError};
-use smol::future::{self, Boxed, FutureExt as _};
+use smol::channel::{Receiver, Sender, TrySendError};
+use smol::future::{self, Boxed, BoxedLocal, FutureExt as _};
 
 use super::PREDECESSOR_VARIABLE;
 use super::channel::{Channel, MOST_DESCRIPTORS, Packet, Silence, passes};
@@ -89,8 +91,81 @@ pub(crate) struct Bequest<'a> {
     pub(crate) terminal: bool,
 }
 
+/// What is done before a successor is started.
+///
+/// Dropping it breaks that off, without waiting for what it may have to kill.
+pub(crate) struct Preparing {
+    /// `None` when it is done.
+    work: Option<BoxedLocal<Result<Prepare, String>>>,
+    /// Closed when no process is left that was started for it.
+    ended: Receiver<Infallible>,
+    /// Successors that have yet to die. Those of earlier attempts may hold an
+    /// address that this one will want to bind.
+    burials: Vec<Task<()>>,
+}
+
+/// Changes the command that a successor is to be started by.
+pub(crate) type Prepare = Box<dyn FnOnce(&mut Command)>;
+
+impl Preparing {
+    /// Does `work`, whose error is why there is to be no successor; `ended` is
+    /// closed when no process is left that was started for it.
+    pub(crate) fn new(
+        work: BoxedLocal<Result<Prepare, String>>,
+        ended: Receiver<Infallible>,
+    ) -> Self {
+        Preparing {
+            work: Some(work),
+            ended,
+            burials: Vec::new(),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Prepare, String>> {
+        self.burials
+            .retain_mut(|burial| burial.poll(cx).is_pending());
+        match &mut self.work {
+            Some(work) if self.burials.is_empty() => work.poll(cx),
+            Some(_) | None => Poll::Pending,
+        }
+    }
+
+    /// Breaks it off, and waits until nothing is left of it.
+    async fn abandon(self) {
+        drop(self.work);
+        for burial in self.burials {
+            burial.await;
+        }
+        // Nothing ever comes but the end.
+        let _ = self.ended.recv().await;
+    }
+}
+
+/// What is there to start a process from when everything before is done.
+struct Startable {
+    command: Box<Command>,
+    /// Told when the welcome is sent, or cannot be.
+    is_welcomed: Receiver<io::Result<()>>,
+}
+
+impl Startable {
+    /// Starts it, when the welcome is sent.
+    fn start(self, prepare: Prepare) -> Boxed<io::Result<Running>> {
+        let mut command = self.command;
+        prepare(&mut command);
+        let starting = async move {
+            let unwelcome = |_| Err(io::ErrorKind::NotConnected.into());
+            self.is_welcomed.recv().await.unwrap_or_else(unwelcome)?;
+            spawn(*command)?.await
+        };
+        starting.boxed()
+    }
+}
+
 /// What we know of the successor's process.
 enum Process {
+    /// It is not to be started yet.
+    Preparing(Preparing, io::Result<Startable>),
     /// It is being started, off the executor: `exec` can take milliseconds.
     Starting(Boxed<io::Result<Running>>),
     Running(Running),
@@ -117,6 +192,8 @@ enum Step {
 /// What a successor lets us know.
 #[derive(Debug)]
 pub(crate) enum Report {
+    /// It is about to be started.
+    Begins,
     Claimed,
     Ready {
         keeps: Vec<String>,
@@ -144,13 +221,18 @@ pub(crate) struct Receipt {
 /// How a successor was lost.
 #[derive(Debug)]
 pub(crate) enum Loss {
+    /// It was not to be started.
+    Refused(String),
     NotStarted(io::Error),
     Exited(ExitStatus),
     HungUp,
     Nonsense(String),
     Version(u64),
     OutOfOrder(&'static str),
-    TooFewDescriptors { free: u64, needed: usize },
+    TooFewDescriptors {
+        free: u64,
+        needed: usize,
+    },
     Unreachable(io::Error),
     Unwatchable(io::Error),
     Unresponsive(usize, Duration),
@@ -161,6 +243,7 @@ pub(crate) enum Loss {
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Loss::Refused(reason) => f.write_str(reason),
             Loss::NotStarted(error) => write!(f, "it could not be started: {error}"),
             Loss::Exited(status) => write!(f, "it ended, {status}"),
             Loss::HungUp => f.write_str("it closed the channel"),
@@ -189,17 +272,17 @@ impl fmt::Display for Loss {
 }
 
 impl Successor {
-    /// Starts a successor.
+    /// Starts a successor, when everything before that has been done.
     ///
     /// Whatever goes wrong from here on is told by [`Successor::poll_report`].
     ///
-    /// It does not begin before `burials` are over: a killed predecessor of
-    /// this attempt may still hold an address that it will want to bind.
+    /// It does not begin before `burials` are over.
     pub(crate) fn start(
         invocation: &Invocation,
         generation: u64,
         bequest: Bequest<'_>,
         burials: Vec<Task<()>>,
+        preparing: Preparing,
     ) -> Self {
         let mut successor = Successor {
             channel: None,
@@ -214,7 +297,8 @@ impl Successor {
             unsent: RefCell::default(),
             welcomed: None,
         };
-        let started = open_channel().and_then(|(channel, theirs)| {
+        let (welcomed, is_welcomed) = smol::channel::bounded(1);
+        let startable = open_channel().and_then(|(channel, theirs)| {
             successor.channel = Some(channel);
             // It waits there for a process that does not exist yet.
             successor.send_welcome(generation, bequest)?;
@@ -222,20 +306,17 @@ impl Successor {
             command
                 .env(PREDECESSOR_VARIABLE, std::process::id().to_string())
                 .stdin(Stdio::from(theirs));
-            Ok(command)
+            Ok(Startable {
+                command: Box::new(command),
+                is_welcomed,
+            })
         });
-        let (welcomed, is_welcomed) = smol::channel::bounded(1);
         successor.welcomed = Some(welcomed);
-        let starting = async move {
-            for burial in burials {
-                burial.await;
-            }
-            let command = started?;
-            let unwelcome = |_| Err(io::ErrorKind::NotConnected.into());
-            is_welcomed.recv().await.unwrap_or_else(unwelcome)?;
-            spawn(command)?.await
+        let preparing = Preparing {
+            burials,
+            ..preparing
         };
-        successor.process = Process::Starting(starting.boxed());
+        successor.process = Process::Preparing(preparing, startable);
         successor
     }
 
@@ -250,7 +331,7 @@ impl Successor {
         self.claimant
     }
 
-    /// How long ago it was started.
+    /// How long ago it was started, or what comes before that was begun.
     pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
@@ -482,6 +563,19 @@ impl Successor {
                 (None, Ok(())) => {}
             }
         }
+        if let Process::Preparing(preparing, startable) = &mut self.process {
+            let prepared = ready!(preparing.poll(cx));
+            let startable = mem::replace(startable, Err(io::ErrorKind::NotFound.into()));
+            self.process = Process::Gone;
+            let starting = match (prepared, startable) {
+                (Err(reason), _) => return lost(Loss::Refused(reason)),
+                (Ok(_), Err(error)) => return lost(Loss::NotStarted(error)),
+                (Ok(prepare), Ok(startable)) => startable.start(prepare),
+            };
+            self.process = Process::Starting(starting);
+            self.begun = Instant::now();
+            return Poll::Ready(Report::Begins);
+        }
         if let Process::Starting(starting) = &mut self.process {
             // It can speak before we know that it lives; until we do, it is
             // not listened to, so that whatever is said of it names its pid.
@@ -501,7 +595,7 @@ impl Successor {
         // between two looks. The status is kept by the child for the next call.
         let exited = match &mut self.process {
             Process::Running(running) => running.poll_exit(cx),
-            Process::Starting(_) | Process::Gone => Poll::Pending,
+            Process::Preparing(..) | Process::Starting(_) | Process::Gone => Poll::Pending,
         };
         if has_unsent && exited.is_pending() {
             return Poll::Pending;
@@ -662,7 +756,7 @@ impl Successor {
     pub(crate) async fn release(self) -> Option<ExitStatus> {
         match self.process {
             Process::Running(mut running) => running.exit().await.ok(),
-            Process::Starting(_) | Process::Gone => None,
+            Process::Preparing(..) | Process::Starting(_) | Process::Gone => None,
         }
     }
 
@@ -689,6 +783,10 @@ impl Successor {
         async move {
             let burial = async {
                 let running = match process {
+                    Process::Preparing(preparing, _) => {
+                        preparing.abandon().await;
+                        None
+                    }
                     Process::Starting(starting) => starting.await.ok().inspect(Running::kill),
                     Process::Running(running) => Some(running),
                     Process::Gone => None,

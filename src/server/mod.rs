@@ -2,11 +2,14 @@
 
 mod accept;
 mod adoption;
+mod check;
 mod handover;
+mod preparation;
 mod run;
 mod state;
 
 use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -14,8 +17,10 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use smol::LocalExecutor;
+use smol::future::FutureExt as _;
 
 use crate::connection::{self, Handler, Protocol};
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 use crate::generation::Generation;
 use crate::limits::Limits;
@@ -27,6 +32,7 @@ use crate::transition::Transition;
 
 use self::accept::Attend;
 use self::handover::Outbox;
+use self::preparation::{CheckCommand, Preparation};
 use self::state::State;
 
 /// A server that `SIGHUP` replaces by a fresh process: of HTTP/1.1
@@ -57,6 +63,9 @@ use self::state::State;
 ///
 /// | knob | default |
 /// |---|---|
+/// | [`environment_file`](Server::environment_file), [`environment`](Server::environment) | that of this process |
+/// | [`check_command`](Server::check_command), [`check_executable`](Server::check_executable), [`check`](Server::check) | none |
+/// | [`check_timeout`](Server::check_timeout) | 30 s |
 /// | [`ready_timeout`](Server::ready_timeout) | 30 s |
 /// | [`drain_timeout`](Server::drain_timeout) | 30 s |
 /// | [`probation`](Server::probation) | 500 ms |
@@ -104,6 +113,7 @@ struct Options {
     reuse_port: bool,
     shutdown_delay: Duration,
     state: State,
+    preparation: Preparation,
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     pid_one_stub: Option<bool>,
@@ -185,6 +195,7 @@ impl Server {
                 reuse_port: false,
                 shutdown_delay: Duration::ZERO,
                 state: State::default(),
+                preparation: Preparation::default(),
                 pid_file: None,
                 control_socket: None,
                 pid_one_stub: None,
@@ -385,6 +396,199 @@ impl Server {
     /// How many bytes of state may be offered or accepted.
     pub fn max_state_bytes(mut self, bytes: u64) -> Self {
         self.options.state.max_bytes = bytes;
+        self
+    }
+
+    /// A file of variables for the environment of a successor, and of the
+    /// [`check_command`](Server::check_command): it is read at each restart,
+    /// so that a change of it needs nothing but a restart.
+    ///
+    /// The format is that of systemd's `EnvironmentFile=`: a line each
+    /// `NAME=value`; lines that are empty or begin with `#` or `;` do not
+    /// count; a value is trimmed, and may be in single quotes, as it is, or in
+    /// double quotes, with a backslash before `"`, `\`, `$` and a backtick, and
+    /// then go over several lines; a backslash at the end of a line joins it
+    /// with the next one. A value is not expanded. What systemd
+    /// passes over is a mistake here. At most 256 KiB of UTF-8.
+    ///
+    /// A file that is missing, cannot be read within the
+    /// [`check_timeout`](Server::check_timeout), or has a mistake in it is a
+    /// failed restart, whose reason names the file and the line; so is one
+    /// that sets `HEIRLOOM_…`, `NOTIFY_SOCKET`, `WATCHDOG_…` or `LISTEN_…`,
+    /// which belong to the library and its supervisor.
+    ///
+    /// # What it does not do
+    ///
+    /// The environment of the first process is what whoever started it has
+    /// made it; a systemd unit would name the same file in `EnvironmentFile=`.
+    /// That process reads the file too when it starts, but only to find out
+    /// which of its variables come from there; if it cannot, it warns, and
+    /// serves. For each later one everything is computed anew: the environment
+    /// of the first process without these variables, the file, and then
+    /// [`environment`](Server::environment). So a variable that is taken out
+    /// of the file is gone after the next restart, and one that the file had
+    /// replaced is back. Which file it is, is what the process that is to be
+    /// replaced was told, not its successor.
+    pub fn environment_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.options.preparation.environment_file = Some(path.into());
+        self
+    }
+
+    /// Asks `environment` at each restart which variables are to be set or
+    /// removed for the successor, and the
+    /// [`check_command`](Server::check_command); its word counts more than
+    /// that of the [`environment_file`](Server::environment_file), and like
+    /// that of the file only for this one restart.
+    ///
+    /// The future is polled on the thread that serves, and must not block it:
+    /// what does is to be moved elsewhere, for example with `smol::unblock`.
+    /// An error, a panic, a passed [`check_timeout`](Server::check_timeout),
+    /// or a variable that there cannot be or that is the library's own is a
+    /// failed restart.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Environment, Response, Server};
+    ///
+    /// Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .environment(|| async {
+    ///         let token = smol::fs::read_to_string("/run/secrets/token").await?;
+    ///         Ok(Environment::new().set("API_TOKEN", token.trim()))
+    ///     })
+    ///     .listen("127.0.0.1:8000")
+    ///     .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub fn environment<F, Fut>(mut self, environment: F) -> Self
+    where
+        F: Fn() -> Fut + 'static,
+        Fut: Future<Output = std::result::Result<Environment, Box<dyn StdError + Send + Sync>>>
+            + 'static,
+    {
+        let ask = move || environment().boxed_local();
+        self.options.preparation.environment = Some(Rc::new(ask));
+        self
+    }
+
+    /// A command that has to succeed before a successor is started: `program`,
+    /// which is looked for in `PATH` if there is no slash in its name, with
+    /// `arguments`.
+    ///
+    /// It runs after each `SIGHUP` (and whatever else asks for a restart) in
+    /// the working directory and with the environment that the successor will
+    /// have, but for the variables of the library and of the supervisor; with
+    /// nothing on its standard input, and in a process group of its own. The
+    /// service goes on meanwhile.
+    ///
+    /// If it exits with another status than 0, dies by a signal, cannot be
+    /// started, writes more than 1 MiB, or is not done within the
+    /// [`check_timeout`](Server::check_timeout), the restart has failed before
+    /// anything was started; the reason, in all places where that of a failed
+    /// restart is told, has the last lines of what it wrote to its standard
+    /// output and error. It is killed when it takes too long or when the
+    /// service is told to stop; and at its end whatever it has started that is
+    /// still there.
+    ///
+    /// The last one that is given counts, of this and
+    /// [`check_executable`](Server::check_executable).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Response, Server};
+    ///
+    /// Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .check_command("/usr/local/bin/check-release", ["--config", "/etc/api.toml"])
+    ///     .listen("127.0.0.1:8000")
+    ///     .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub fn check_command<A>(mut self, program: impl Into<OsString>, arguments: A) -> Self
+    where
+        A: IntoIterator<Item: Into<OsString>>,
+    {
+        self.options.preparation.check_command = Some(CheckCommand {
+            program: Some(program.into()),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        });
+        self
+    }
+
+    /// As [`check_command`](Server::check_command), with the executable that
+    /// the successor is to be started from: a new release checks itself, and
+    /// the configuration that it finds.
+    ///
+    /// Its `main` has to know the arguments, and not to serve if it gets them.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Response, Server};
+    ///
+    /// # fn read_configuration() -> Result<(), Box<dyn std::error::Error>> { Ok(()) }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// read_configuration()?;
+    /// if std::env::args_os().nth(1).is_some_and(|it| it == "--check") {
+    ///     return Ok(());
+    /// }
+    /// Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .check_executable(["--check"])
+    ///     .listen("127.0.0.1:8000")
+    ///     .run()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn check_executable<A>(mut self, arguments: A) -> Self
+    where
+        A: IntoIterator<Item: Into<OsString>>,
+    {
+        self.options.preparation.check_command = Some(CheckCommand {
+            program: None,
+            arguments: arguments.into_iter().map(Into::into).collect(),
+        });
+        self
+    }
+
+    /// Asks `check` before a successor is started, and after the
+    /// [`check_command`](Server::check_command) if there is one. An error is a
+    /// failed restart with that reason, and nothing is started; so is a panic,
+    /// and a passed [`check_timeout`](Server::check_timeout).
+    ///
+    /// The future is polled on the thread that serves, and must not block it.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Response, Server};
+    ///
+    /// Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .check(|| async {
+    ///         match smol::fs::metadata("/etc/api.frozen").await {
+    ///             Ok(_) => Err("/etc/api.frozen exists".into()),
+    ///             Err(_) => Ok(()),
+    ///         }
+    ///     })
+    ///     .listen("127.0.0.1:8000")
+    ///     .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub fn check<F, Fut>(mut self, check: F) -> Self
+    where
+        F: Fn() -> Fut + 'static,
+        Fut: Future<Output = std::result::Result<(), Box<dyn StdError + Send + Sync>>> + 'static,
+    {
+        let ask = move || check().boxed_local();
+        self.options.preparation.check = Some(Rc::new(ask));
+        self
+    }
+
+    /// How long all that comes before the start of a successor may take
+    /// together: reading the [`environment_file`](Server::environment_file),
+    /// asking for the [`environment`](Server::environment), and the checks.
+    /// The [`ready_timeout`](Server::ready_timeout) begins after that.
+    pub fn check_timeout(mut self, timeout: Duration) -> Self {
+        self.options.preparation.timeout = timeout;
         self
     }
 

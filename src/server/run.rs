@@ -179,6 +179,8 @@ impl Startup {
         options: &mut Options,
     ) -> Result<()> {
         let addresses = addresses?;
+        let is_successor = self.predecessor.is_some();
+        options.preparation.find_before(is_successor).await;
         let mut inheritance = Inheritance::default();
         if let Some(predecessor) = &mut self.predecessor {
             match predecessor.claim(self.number).await? {
@@ -473,6 +475,8 @@ impl Running {
             return None;
         };
         match report {
+            // What came before has deadlines of its own.
+            Report::Begins => self.clocks.readiness = after(self.options.ready_timeout),
             Report::Claimed => return Some(Event::Claimed),
             Report::Ready {
                 keeps,
@@ -874,13 +878,14 @@ impl Running {
         self.control.restart_begins();
         self.first.follow(self.options.pid_one_stub);
         let burials = std::mem::take(&mut self.burials);
+        let preparing = self.options.preparation.begin(&self.invocation);
         self.successor = Some(Successor::start(
             &self.invocation,
             self.number,
             self.first.bequest(),
             burials,
+            preparing,
         ));
-        self.clocks.readiness = after(self.options.ready_timeout);
     }
 
     fn start_accepting(&mut self) {

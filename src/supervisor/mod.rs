@@ -56,7 +56,7 @@
 mod socket;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::{self, Write as _};
 use std::os::fd::OwnedFd;
 use std::process::Command;
@@ -318,6 +318,12 @@ pub(crate) fn bequeath(command: &mut Command) {
     if is_ours(env::var_os(WATCHDOG_PID), std::process::id()) {
         command.env_remove(WATCHDOG_PID);
     }
+}
+
+/// Whether a variable says something about the supervisor, or comes from it.
+pub(crate) fn is_theirs(name: &OsStr) -> bool {
+    let others = [NOTIFY_SOCKET, WATCHDOG_PID, WATCHDOG_USEC];
+    ACTIVATION.iter().chain(&others).any(|it| name == *it)
 }
 
 /// A descriptor that becomes readable when the parent of this process exits,

@@ -182,7 +182,7 @@ fn word_after<'a>(line: &'a str, words: &str) -> &'a str {
 #[test]
 fn api_without_arguments_says_how_to_use_it() {
     let service = Launch::api(Config::new()).no_arguments().spawn_as_it_is();
-    service.assert_gives_up(&["usage: api --config FILE"]);
+    service.assert_gives_up(&["usage: api [--check] --config FILE"]);
 }
 
 #[test]

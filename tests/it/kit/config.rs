@@ -22,6 +22,10 @@ pub(crate) struct Config {
     pid_file: Option<String>,
     control_socket: Option<String>,
     pid_one_stub: Option<bool>,
+    check: Option<Vec<String>>,
+    check_timeout_ms: Option<u64>,
+    veto_file: Option<String>,
+    environment_file: Option<String>,
     init_ms: Option<u64>,
     ready_ms: Option<u64>,
     ballast_mb: Option<u64>,
@@ -30,6 +34,7 @@ pub(crate) struct Config {
     #[serde(flatten)]
     limits: BTreeMap<&'static str, u64>,
     kill: Option<Kill>,
+    environment: BTreeMap<&'static str, toml::Value>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -71,12 +76,17 @@ impl Config {
             pid_file: None,
             control_socket: None,
             pid_one_stub: None,
+            check: None,
+            check_timeout_ms: None,
+            veto_file: None,
+            environment_file: None,
             init_ms: None,
             ready_ms: None,
             ballast_mb: None,
             fault: None,
             kill: None,
             limits: BTreeMap::new(),
+            environment: BTreeMap::new(),
         }
     }
 
@@ -165,6 +175,44 @@ impl Config {
     /// Whether the first process stays.
     pub(crate) fn pid_one_stub(mut self, stays: bool) -> Self {
         self.pid_one_stub = Some(stays);
+        self
+    }
+
+    /// Has this command checked before each restart.
+    pub(crate) fn check(mut self, words: &[&str]) -> Self {
+        self.check = Some(words.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Has a shell do this before each restart.
+    pub(crate) fn check_script(self, script: &str) -> Self {
+        self.check(&["/bin/sh", "-c", script])
+    }
+
+    pub(crate) fn check_timeout_ms(mut self, timeout: u64) -> Self {
+        self.check_timeout_ms = Some(timeout);
+        self
+    }
+
+    pub(crate) fn veto_file(mut self, path: &Path) -> Self {
+        self.veto_file = Some(path.to_str().expect("the path is UTF-8").to_owned());
+        self
+    }
+
+    pub(crate) fn environment_file(mut self, path: &Path) -> Self {
+        self.environment_file = Some(path.to_str().expect("the path is UTF-8").to_owned());
+        self
+    }
+
+    /// Has the application give a successor this variable.
+    pub(crate) fn variable(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.insert(name, value.into());
+        self
+    }
+
+    /// Has the application take this variable from a successor.
+    pub(crate) fn no_variable(mut self, name: &'static str) -> Self {
+        self.environment.insert(name, false.into());
         self
     }
 
