@@ -4,7 +4,7 @@
 //! it says so and is skipped.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::fs;
 use std::path::Path;
 
 use crate::kit::{Address, Client, Config, Systemd};
@@ -12,9 +12,23 @@ use crate::kit::{Address, Client, Config, Systemd};
 /// The unit that the project ships, with the paths of this test.
 fn shipped_unit(systemd: &Systemd) -> String {
     let unit = include_str!("../../examples/heirloom.service");
-    let command = "/usr/local/bin/api --config /etc/api.toml";
-    assert!(unit.contains(command));
-    unit.replace(command, &systemd.api_command())
+    let dir = systemd.dir().display();
+    let mut here = unit.to_owned();
+    for (there, path) in [
+        (
+            "=/usr/local/bin/api --config /etc/api.toml\n",
+            systemd.api_command(),
+        ),
+        (
+            "=/usr/local/bin/heirloom restart --socket /run/api/control\n",
+            systemd.restart_command(),
+        ),
+        ("=-/etc/api.env\n", format!("-{dir}/api.env")),
+    ] {
+        assert!(here.contains(there), "{there}");
+        here = here.replace(there, &format!("={path}\n"));
+    }
+    here
 }
 
 /// A unit with these lines beside the commands that start and stop it.
@@ -74,7 +88,7 @@ fn the_unit_that_is_shipped_starts_reloads_five_times_and_stops() {
 }
 
 #[test]
-fn a_reload_that_fails_changes_nothing_and_the_status_says_why() {
+fn a_reload_that_fails_is_a_failure_changes_nothing_and_says_why() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
@@ -84,12 +98,10 @@ fn a_reload_that_fails_changes_nothing_and_the_status_says_why() {
     systemd.configure(&Config::new().fault("bad-config"));
     for _ in 0..2 {
         let place = systemd.journal().here();
-        systemd.systemctl(&["reload", "api"]);
-        systemd.journal().wait_for_after(place, "restart failed: ");
-        // Told after the supervisor has been told.
+        assert!(!systemd.try_systemctl(&["reload", "api"]).is_success);
         systemd
             .journal()
-            .wait_for_after(place, "generation 1 is serving on ");
+            .wait_for_after(place, "heirloom: restart failed: ");
         assert_main(&systemd, &mut client, 1);
         let status = &systemd.show("api")["StatusText"];
         assert!(status.contains("asks for a malformed"), "{status}");
@@ -100,38 +112,84 @@ fn a_reload_that_fails_changes_nothing_and_the_status_says_why() {
     assert_main(&systemd, &mut client, 2);
 }
 
-/// `systemctl reload` fails if a command of `ExecReload=` does, and only then:
-/// the service itself has no word for it. Here a script is that command, and
-/// learns the outcome from the log.
+/// With `kill` in `ExecReload=` it cannot be told to whoever reloads.
 #[test]
-fn a_reload_command_that_knows_the_outcome_makes_reload_fail() {
+fn a_reload_by_a_mere_signal_succeeds_whatever_comes_of_it() {
     let Some(systemd) = Systemd::start() else {
         return;
     };
-    let outcome = systemd.dir().join("outcome");
-    let mut pipe = systemd.make_pipe(&outcome);
-    let reload = format!(
-        "ExecReload=/bin/kill -HUP $MAINPID\n\
-         ExecReload=/bin/sh -c 'read outcome < {}; exit $outcome'",
-        outcome.display()
-    );
-    systemd.install_api(&Config::new(), &unit(&systemd, &reload));
+    let reload = unit(&systemd, "ExecReload=/bin/kill -HUP $MAINPID");
+    systemd.install_api(&Config::new(), &reload);
     systemd.systemctl(&["start", "api"]);
     let mut client = systemd.connect(1);
-
     systemd.configure(&Config::new().fault("bad-config"));
-    let reload = systemd.begin_systemctl(&["reload", "api"]);
+    systemd.systemctl(&["reload", "api"]);
     systemd.journal().wait_for("restart failed: ");
-    pipe.write_all(b"7\n").unwrap();
-    assert!(!reload.finish().is_success);
-    assert_main(&systemd, &mut client, 1);
-
+    // Told after the supervisor has been told.
+    let place = systemd.journal().here();
     systemd.configure(&Config::new());
-    let reload = systemd.begin_systemctl(&["reload", "api"]);
-    systemd.wait_end_of_generation(1);
-    pipe.write_all(b"0\n").unwrap();
-    assert!(reload.finish().is_success);
+    systemd.systemctl(&["reload", "api"]);
+    systemd
+        .journal()
+        .wait_for_after(place, "generation 1 exits ");
     assert_main(&systemd, &mut client, 2);
+}
+
+#[test]
+fn a_check_that_fails_is_the_status_of_the_unit() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let config = Config::new().check_script("echo the moon is full >&2; exit 3");
+    systemd.install_api(&config, &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let mut client = systemd.connect(1);
+    assert!(!systemd.try_systemctl(&["reload", "api"]).is_success);
+    let status = &systemd.show("api")["StatusText"];
+    let words = "failed, exit status: 3; it said: the moon is full; generation 1 serves on";
+    assert!(status.contains(words), "{status}");
+    assert_main(&systemd, &mut client, 1);
+}
+
+/// The file is that of the unit, and the library reads it as systemd does.
+#[test]
+fn an_environment_file_is_read_at_each_reload_and_means_the_same() {
+    let Some(systemd) = Systemd::start() else {
+        return;
+    };
+    let path = systemd.dir().join("api.env");
+    let text = "# x \\\nTEST_A=b c  \n TEST_B = \"b 'c' \\\" \\$d \\` \\\\ \\e\"\n\
+                TEST_C='b $c \"d\"\\e\ng'\nTEST_D=b\\\nc\\ \nTEST_E=b\"c\" # d\n; e\n\n\
+                TEST_F=\"b\\\nc\" 'd' e\nTEST_G=\nTEST_H=b=c\\d\\\\e\n";
+    // systemd 252 takes what follows the first line for a part of the comment.
+    let text = text.replace("# x \\\n", "# x\n");
+    fs::write(&path, &text).unwrap();
+    let config = Config::new().environment_file(&path);
+    systemd.install_api(&config, &shipped_unit(&systemd));
+    systemd.systemctl(&["start", "api"]);
+    let variables = || -> Vec<(String, String)> {
+        let main = systemd.show("api")["MainPID"].parse().unwrap();
+        let all = systemd.environment_of(main);
+        let all = all.into_iter().filter(|it| it.starts_with("TEST_"));
+        let pairs = all.map(|it| {
+            let (name, value) = it.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
+        });
+        pairs.collect()
+    };
+    systemd.wait_generation(1);
+    let by_systemd = variables();
+    assert_eq!(by_systemd.len(), 8);
+    // Changed, so that it is ours that counts: in the first process each is
+    // what systemd has made of it.
+    fs::write(&path, text.replace("TEST_", "TEST_NEW_")).unwrap();
+    systemd.systemctl(&["reload", "api"]);
+    systemd.wait_end_of_generation(1);
+    let ours: Vec<(String, String)> = variables()
+        .into_iter()
+        .map(|(name, value)| (name.replace("NEW_", ""), value))
+        .collect();
+    assert_eq!(ours, by_systemd);
 }
 
 #[test]

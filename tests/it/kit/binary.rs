@@ -92,6 +92,13 @@ impl Binary {
         binary
     }
 
+    /// Puts the command at `path`.
+    pub(crate) fn command(path: PathBuf) -> Self {
+        let binary = Binary { path };
+        binary.replace_with(&command());
+        binary
+    }
+
     /// Puts a link to the `api` example at `path`, which is quicker than a
     /// copy, and enough for those that damage nothing.
     pub(crate) fn link(path: PathBuf) -> Self {

@@ -218,6 +218,7 @@ impl Systemd {
     /// The `api` example as a service: writes its unit and its configuration.
     pub(crate) fn install_api(&self, config: &Config, unit: &str) {
         Binary::api(self.dir().join("api"));
+        Binary::command(self.dir().join("heirloom"));
         self.configure(config);
         self.install("api.service", &self.with_journal(unit));
     }
@@ -243,9 +244,18 @@ impl Systemd {
         format!("{dir}/api --config {dir}/api.toml")
     }
 
-    /// Replaces the configuration file of the `api` example in one step.
+    /// The command that restarts it.
+    pub(crate) fn restart_command(&self) -> String {
+        let dir = self.dir().display();
+        format!("{dir}/heirloom restart --socket {dir}/api.control")
+    }
+
+    /// Replaces the configuration file of the `api` example in one step; it has
+    /// a control socket.
     pub(crate) fn configure(&self, config: &Config) {
         let fresh = self.dir().join("api.toml.fresh");
+        let config = config.clone();
+        let config = config.control_socket(&self.dir().join("api.control"));
         fs::write(&fresh, config.to_toml()).unwrap();
         fs::rename(&fresh, self.dir().join("api.toml")).unwrap();
     }
@@ -293,9 +303,15 @@ impl Systemd {
         Command { running }
     }
 
-    /// Makes a pipe that services can find, and that does not wait for them.
-    pub(crate) fn make_pipe(&self, path: &Path) -> File {
-        make_pipe(path)
+    /// The environment with which a process was started, which systemd knows
+    /// by this number.
+    pub(crate) fn environment_of(&self, pid: i32) -> Vec<String> {
+        // A value may have several lines.
+        let script = format!("tr '\\0\\n' '\\n\\1' < /proc/{pid}/environ");
+        let outcome = self.run(&["/bin/sh", "-c", &script]);
+        assert!(outcome.is_success, "{outcome:?}");
+        let lines = outcome.output.lines();
+        lines.map(|line| line.replace('\u{1}', "\n")).collect()
     }
 
     /// Waits until generation `number` of the `api` example serves, and says
