@@ -144,12 +144,13 @@ fn assert_status(answer: &str, statuses: &[u16]) {
 #[test]
 fn heads_that_come_slowly_are_given_up() {
     besiege(Config::new().limit("head_timeout_ms", 1000), |siege| {
-        let mut attackers = siege.connect_many(500);
-        for attacker in &mut attackers {
-            attacker
-                .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n")
-                .unwrap();
-        }
+        // Each begins at once: who has said nothing in time gets no answer.
+        let attack = |mut attacker: TcpStream| {
+            let begun = attacker.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n");
+            begun.map(|()| attacker).unwrap()
+        };
+        let attackers = (0..at_most(500)).map(|_| attack(siege.connect()));
+        let mut attackers: Vec<TcpStream> = attackers.collect();
         for round in 0..3 {
             siege.load.wait_for_requests(30);
             for attacker in &mut attackers {

@@ -351,9 +351,12 @@ fn what_came_of_a_restart_can_be_asked_later_and_in_the_next_generation() {
         let of = json!({"generation": generation, "attempt": attempt});
         ControlClient::ask(&path, &json!({"request": "restart", "of": of})).result()
     };
+    let place = service.log().here();
     let failed = of(1, 1).unwrap();
     assert_eq!(failed["answer"], "failed");
     assert_eq!(of(1, 1).unwrap(), failed, "it is not tried again");
+    // The log is read by a thread of its own.
+    service.wait_failed_restart_after(place);
     assert_eq!(service.failed_restarts(), 1);
     configure(&service, &Config::new());
     assert_restarted(&of(1, 2).unwrap(), 2, &service);
