@@ -11,28 +11,6 @@ use crate::kit::{Client, Config, Container, End, Launch, NotifySocket, Process, 
 /// large, and so is what the kernel maps of it around each page that is used.
 const MEMORY_KIB: u64 = if cfg!(debug_assertions) { 8192 } else { 4096 };
 
-/// A connection with a request of which the end is still to come.
-fn with_request_in_flight(container: &Container) -> Client {
-    let mut client = container.connect();
-    client.get("/").unwrap();
-    client.begin_post("/echo", 5).unwrap();
-    // What happened before a question is known to the process when it has read
-    // it, and done with when it reads the next one.
-    let mut other = container.connect();
-    for _ in 0..3 {
-        other.get("/").unwrap();
-    }
-    client
-}
-
-/// Says which generation answered.
-fn finish_request(client: &mut Client) -> u64 {
-    client.send("hello").unwrap();
-    let answer = client.answer().unwrap();
-    assert_eq!(answer.text(), "hello");
-    answer.generation()
-}
-
 #[test]
 fn twenty_restarts_leave_process_1_what_it_was_and_a_connection_open() {
     let Some(container) = Container::start(Config::new()) else {
@@ -98,17 +76,17 @@ fn a_stop_ends_all_and_lets_requests_in_flight_finish() {
         return;
     };
     container.restart_to(2);
-    let mut client = with_request_in_flight(&container);
+    let mut client = Client::with_request_in_flight(|| container.connect());
     container.restart_while_draining(3);
-    let mut other = with_request_in_flight(&container);
+    let mut other = Client::with_request_in_flight(|| container.connect());
     container.init().term();
     let log = container.service().log();
     log.wait_for("stopping; ");
-    assert_eq!(finish_request(&mut other), 3);
+    assert_eq!(other.finish_request(), 3);
     log.wait_for("generation 3 exits ");
     // The older one still has its time, and process 1 waits for it.
     assert!(container.init().is_alive());
-    assert_eq!(finish_request(&mut client), 2);
+    assert_eq!(client.finish_request(), 2);
     assert_eq!(container.wait_end(), End::Exit(0));
 }
 
@@ -118,9 +96,9 @@ fn a_second_stop_cuts_what_all_generations_have_in_flight() {
         return;
     };
     container.restart_to(2);
-    let mut client = with_request_in_flight(&container);
+    let mut client = Client::with_request_in_flight(|| container.connect());
     container.restart_while_draining(3);
-    let mut other = with_request_in_flight(&container);
+    let mut other = Client::with_request_in_flight(|| container.connect());
     container.init().term();
     container.service().log().wait_for("stopping; ");
     container.init().signal(Signal::INT);
@@ -135,13 +113,13 @@ fn a_stop_reaches_the_successor_while_process_1_still_drains() {
     let Some(container) = Container::start(Config::new()) else {
         return;
     };
-    let mut client = with_request_in_flight(&container);
+    let mut client = Client::with_request_in_flight(|| container.connect());
     for generation in 2..=3 {
         container.restart_while_draining(generation);
     }
     container.init().term();
     container.service().log().wait_for("generation 3 exits ");
-    assert_eq!(finish_request(&mut client), 1);
+    assert_eq!(client.finish_request(), 1);
     assert_eq!(container.wait_end(), End::Exit(0));
 }
 
@@ -214,7 +192,7 @@ fn a_crash_is_not_made_good_by_older_generations_that_drain() {
         return;
     };
     container.restart_to(2);
-    let mut client = with_request_in_flight(&container);
+    let mut client = Client::with_request_in_flight(|| container.connect());
     container.restart_while_draining(3);
     container.generation(3).kill();
     // Its parent, which drains, has reaped it and tells how it ended. What is
@@ -310,7 +288,7 @@ fn a_group_that_gets_a_signal_as_a_whole_counts_it_once() {
     service.settle();
     rustix::process::kill_process_group(service.group(), Signal::TERM).unwrap();
     service.log().wait_for("stopping; ");
-    assert_eq!(finish_request(&mut client), 2);
+    assert_eq!(client.finish_request(), 2);
     assert_eq!(service.first().wait_exit(), End::Exit(0));
 }
 

@@ -39,26 +39,6 @@ fn restart_to_the_end(shell: &Shell, number: u64) {
     shell.generation(1).wait_stub();
 }
 
-fn with_request_in_flight(shell: &Shell) -> Client {
-    let mut client = shell.connect();
-    client.get("/").unwrap();
-    client.begin_post("/echo", 5).unwrap();
-    // What happened before a question is known to the process when it has read
-    // it, and done with when it reads the next one.
-    let mut other = shell.connect();
-    for _ in 0..3 {
-        other.get("/").unwrap();
-    }
-    client
-}
-
-fn finish_request(client: &mut Client) -> u64 {
-    client.send("hello").unwrap();
-    let answer = client.answer().unwrap();
-    assert_eq!(answer.text(), "hello");
-    answer.generation()
-}
-
 #[test]
 fn the_job_is_in_the_foreground_until_ctrl_c_which_cuts_nothing() {
     let Some(mut shell) = with_job() else {
@@ -67,15 +47,15 @@ fn the_job_is_in_the_foreground_until_ctrl_c_which_cuts_nothing() {
     for generation in 2..=4 {
         restart_to_the_end(&shell, generation);
     }
-    let mut older = with_request_in_flight(&shell);
+    let mut older = Client::with_request_in_flight(|| shell.connect());
     restart_to(&shell, 5);
-    let mut client = with_request_in_flight(&shell);
+    let mut client = Client::with_request_in_flight(|| shell.connect());
     assert_eq!(shell.count("status="), 1, "what was typed");
     shell.say("\x03");
     shell.log().wait_for("stopping; ");
-    assert_eq!(finish_request(&mut client), 5);
+    assert_eq!(client.finish_request(), 5);
     shell.log().wait_for("generation 5 exits ");
-    assert_eq!(finish_request(&mut older), 4);
+    assert_eq!(older.finish_request(), 4);
     shell.wait_for("status=0\r");
     shell.log().wait_for_end();
     assert_eq!(shell.log().count("stopping at once"), 0);
@@ -86,14 +66,14 @@ fn the_first_process_that_still_drains_does_not_count_ctrl_c_twice_either() {
     let Some(mut shell) = with_job() else {
         return;
     };
-    let mut older = with_request_in_flight(&shell);
+    let mut older = Client::with_request_in_flight(|| shell.connect());
     restart_to(&shell, 2);
-    let mut client = with_request_in_flight(&shell);
+    let mut client = Client::with_request_in_flight(|| shell.connect());
     shell.say("\x03");
     shell.log().wait_for("stopping; ");
-    assert_eq!(finish_request(&mut client), 2);
+    assert_eq!(client.finish_request(), 2);
     shell.log().wait_for("generation 2 exits ");
-    assert_eq!(finish_request(&mut older), 1);
+    assert_eq!(older.finish_request(), 1);
     shell.wait_for("status=0\r");
     shell.log().wait_for_end();
 }
@@ -104,7 +84,7 @@ fn a_second_ctrl_c_cuts() {
         return;
     };
     restart_to_the_end(&shell, 2);
-    let mut client = with_request_in_flight(&shell);
+    let mut client = Client::with_request_in_flight(|| shell.connect());
     shell.say("\x03");
     shell.log().wait_for("stopping; ");
     shell.say("\x03");
@@ -136,10 +116,10 @@ fn the_end_of_the_terminal_stops_the_service_and_cuts_nothing() {
         for generation in 2..2 + restarts {
             restart_to_the_end(&shell, generation);
         }
-        let mut client = with_request_in_flight(&shell);
+        let mut client = Client::with_request_in_flight(|| shell.connect());
         shell.hang_up();
         shell.log().wait_for("stopping; ");
-        assert_eq!(finish_request(&mut client), 1 + restarts);
+        assert_eq!(client.finish_request(), 1 + restarts);
         shell.log().wait_for_end();
         let next = format!("generation {} is serving", 2 + restarts);
         assert_eq!(shell.log().count(&next), 0);

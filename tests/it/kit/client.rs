@@ -131,6 +131,29 @@ enum Stream {
 }
 
 impl Client {
+    /// One with a request of which the end is still to come. What happened
+    /// before this returns is known to the process that serves, and done with.
+    pub(crate) fn with_request_in_flight(connect: impl Fn() -> Client) -> Self {
+        let mut client = connect();
+        client.get("/").unwrap();
+        client.begin_post("/echo", 5).unwrap();
+        // What happened before a question is known to the process when it has
+        // read it, and done with when it reads the next one.
+        let mut other = connect();
+        for _ in 0..3 {
+            other.get("/").unwrap();
+        }
+        client
+    }
+
+    /// Sends that end; says which generation answered.
+    pub(crate) fn finish_request(&mut self) -> u64 {
+        self.send("hello").unwrap();
+        let answer = self.answer().unwrap();
+        assert_eq!(answer.text(), "hello");
+        answer.generation()
+    }
+
     pub(crate) fn connect(address: &Address) -> Result<Self, Failure> {
         let stream = match address {
             Address::Tcp(address) => {
