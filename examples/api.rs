@@ -52,6 +52,7 @@
 //! | `environment` | a table of others; `false` removes one | none |
 //! | `control_socket` | where `heirloom status`, `restart` and `stop` reach it | none |
 //! | `pid_one_stub` | whether the first process stays, as a stub, when its successors serve | as process 1, and in the foreground of a terminal |
+//! | `takeover` | whether a process that somebody else has started may take over by way of the control socket, and this one from another | `false` |
 //! | `head_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `keep_alive_timeout_ms`, `handler_timeout_ms` | how long a client may take for each | the library's |
 //! | `drain_grace_ms` | how long an idle connection is kept that cannot move | the library's |
 //! | `max_head_bytes`, `max_body_bytes`, `max_connections` | how much there may be of each | the library's |
@@ -201,11 +202,8 @@ fn give_up(reason: &dyn Display) -> ExitCode {
 
 async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
     let number = generation.number();
-    let fault = if number > 1 {
-        config.fault
-    } else {
-        Fault::None
-    };
+    let later = config.fault;
+    let fault = if number > 1 { later } else { Fault::None };
     let limits = config.limits();
     let service = Rc::new(Service {
         greeting: config.greeting,
@@ -221,6 +219,7 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
         .generation(generation)
         .limits(limits)
         .reuse_port(config.reuse_port)
+        .takeover(config.takeover)
         .shutdown_delay(Duration::from_millis(config.shutdown_delay_ms))
         .ready_when(async move {
             if config.ready_ms > 0 {
@@ -249,6 +248,8 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
         })
         .on_transition(move |transition| {
             let phase = transition.phase();
+            // Not that of the beginning: a takeover makes it a later one.
+            let number = transition.generation();
             if let Some(handover) = transition.handover() {
                 info!("generation {number} has handed over: {handover}");
                 return;
@@ -263,7 +264,9 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
                 .map(ToString::to_string)
                 .collect();
             info!("generation {number} is {phase} on {}", addresses.join(", "));
-            go_wrong(fault);
+            if number > 1 {
+                go_wrong(later);
+            }
         });
     for address in &config.listen {
         server = server.listen(address);
@@ -404,6 +407,8 @@ struct Config {
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     pid_one_stub: Option<bool>,
+    #[serde(default)]
+    takeover: bool,
     #[serde(default)]
     check: Vec<String>,
     check_timeout_ms: Option<u64>,

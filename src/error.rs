@@ -73,6 +73,10 @@ pub(crate) enum Kind {
     Overdue {
         step: &'static str,
     },
+    Takeover {
+        path: PathBuf,
+        problem: String,
+    },
 }
 
 impl Error {
@@ -143,6 +147,11 @@ impl Error {
     pub(crate) fn overdue(step: &'static str) -> Self {
         Kind::Overdue { step }.into()
     }
+
+    pub(crate) fn takeover(path: &Path, problem: String) -> Self {
+        let path = path.to_owned();
+        Kind::Takeover { path, problem }.into()
+    }
 }
 
 /// What somebody else has said, as part of a line in a log: not of any length,
@@ -209,6 +218,11 @@ impl fmt::Display for Error {
             Kind::Dismissed { step } => {
                 write!(f, "the predecessor has dismissed this process while {step}")
             }
+            Kind::Takeover { path, problem } => write!(
+                f,
+                "could not take over the service at `{}`: {problem}",
+                path.display()
+            ),
             Kind::Overdue { step } => {
                 write!(f, "the predecessor gave no answer in time while {step}")
             }
@@ -241,6 +255,7 @@ impl std::error::Error for Error {
             | Kind::State { .. }
             | Kind::NotReady { .. }
             | Kind::Dismissed { .. }
+            | Kind::Takeover { .. }
             | Kind::Overdue { .. } => None,
         }
     }

@@ -70,6 +70,9 @@
 //! | `checking first: running …`, `the check has passed, in …` | the command that has to succeed before anything is started ([`Server::check_command`]) |
 //! | `the check by the application has passed` | the same of [`Server::check`] |
 //! | `a restart would fail: the environment file …` | told at the start of the first process, which needs it only then |
+//! | `successor P, which somebody else has started, asks to take over` | the same, but for its start ([`Server::takeover`]); the other side says `taking over the service at …` |
+//! | `a takeover is refused: …` | the reason; the process that has asked says it too, and does not start |
+//! | `successor P hangs, or cannot be told that it is dismissed: it is killed` | only of one that somebody else has started; others always are |
 //! | `successor P has claimed the listeners` | it has read its configuration |
 //! | `successor P takes over … after its start; handing over N busy and M idle connections` | from here on it accepts; `draining` if they stay ([`Server::hand_over`]) |
 //! | `successor P has what could move: N connections handed over, M kept, K closed, in …` | only those that are busy or cannot move are still here |

@@ -279,6 +279,10 @@ fn carry_out(order: &Order, view: &mut View) -> Result<(), Failure> {
                     return Err(Failure::Unknown(reason.to_owned()));
                 }
                 Answer::Stopping(_) => is_stopping = true,
+                Answer::Granted => {
+                    let reason = "the service answers what was not asked";
+                    return Err(Failure::Unknown(reason.to_owned()));
+                }
                 Answer::Stopped { .. } => {
                     // With the process, everything that it held is gone.
                     while !matches!(call.next(left()?), Next::End) {}
@@ -456,7 +460,10 @@ impl View {
             Answer::Stopped { cut } => {
                 return self.say(&format!("stopped; {cut} connections were cut off"));
             }
-            Answer::Superseded { .. } | Answer::Failed { .. } | Answer::Refused { .. } => return,
+            Answer::Superseded { .. }
+            | Answer::Failed { .. }
+            | Answer::Granted
+            | Answer::Refused { .. } => return,
         };
         // Lines that stay are not written for every number.
         if self.manner == Manner::Plain && self.is_news(&told) {

@@ -5,11 +5,13 @@
 //! the lifecycle's business, and the loop's to perform.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_io::Timer;
+use rustix::process::getpid;
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
@@ -18,6 +20,8 @@ use super::message::{
     Restarted, StatusReport, Stopping,
 };
 use super::socket::{self, Connection, Inbox, Mail};
+use crate::handoff::message::VERSION;
+use crate::handoff::predecessor::Successor;
 use crate::lifecycle::{Event, Phase, State};
 use crate::listener::{Bound, Listener};
 use crate::roster::Roster;
@@ -60,6 +64,8 @@ pub(crate) struct Beginnings {
     /// Where clients are served.
     pub(crate) listeners: Vec<String>,
     pub(crate) roster: Rc<Roster>,
+    /// Whether others may take over.
+    pub(crate) takeover: bool,
 }
 
 /// The desk where the service is asked about itself.
@@ -74,6 +80,8 @@ pub(crate) struct Control {
     /// Those who have been told the last.
     leaving: VecDeque<Task<()>>,
     serving_since: Instant,
+    /// A process that has been granted to take over.
+    heir: Option<Successor>,
     /// The restart that brought this process about, once it is done.
     origin: Option<Past>,
     state: State,
@@ -180,6 +188,7 @@ impl Control {
             waiting: Vec::new(),
             leaving: VecDeque::new(),
             serving_since: Instant::now(),
+            heir: None,
             origin: None,
             state: beginnings.state,
             facts: Facts::default(),
@@ -228,7 +237,76 @@ impl Control {
             }
             Request::Restart { of } => self.hear_restart(of, connection),
             Request::Stop => self.hear_stop(connection),
+            Request::Takeover { version } => self.hear_takeover(version, connection),
         }
+    }
+
+    /// A takeover is a restart whose successor is there already.
+    fn hear_takeover(&mut self, version: u64, connection: Connection) -> Option<Event> {
+        match self.grant(version, &connection) {
+            Ok(heir) => {
+                self.heir = Some(heir);
+                Some(Event::Reload)
+            }
+            Err(reason) => {
+                log::warn!("a takeover is refused: {reason}");
+                self.answer(connection, &Answer::Refused { reason });
+                None
+            }
+        }
+    }
+
+    /// Opens a channel to the client.
+    fn grant(&self, version: u64, connection: &Connection) -> Result<Successor, String> {
+        if !self.beginnings.takeover {
+            return Err("takeovers are not allowed here".to_owned());
+        }
+        if version != VERSION {
+            return Err(format!(
+                "it speaks version {version} of the handoff protocol, not version {VERSION}"
+            ));
+        }
+        let busy = match self.state {
+            State::Serving => None,
+            State::Proving | State::ProvingAgain => Some("this process is on probation itself"),
+            State::Forking | State::ForkingAgain | State::Handoff | State::HandoffAgain => {
+                Some("a restart is under way")
+            }
+            State::Probation
+            | State::ProbationAgain
+            | State::Publishing
+            | State::PublishingAgain
+            | State::Draining => Some("a successor has taken over"),
+            State::Retiring | State::Stopping | State::StoppingTogether | State::Exited => {
+                Some("the service is stopping")
+            }
+        };
+        if let Some(busy) = busy {
+            return Err(format!("busy: {busy}"));
+        }
+        let failed = |error: io::Error| format!("it cannot be granted: {error}");
+        let peer = socket::peer(connection).map_err(failed)?;
+        if peer == getpid() {
+            return Err("it is this very process".to_owned());
+        }
+        let (heir, theirs) =
+            Successor::foreign(peer, self.beginnings.generation).map_err(failed)?;
+        // It was there after it was looked up, so the number was its own.
+        if socket::has_hung_up(connection) {
+            return Err("it has gone, or says more than it should".to_owned());
+        }
+        socket::send_along(connection, &Answer::Granted, &theirs).map_err(failed)?;
+        Ok(heir)
+    }
+
+    /// The process that is to take over, if the restart that begins is such.
+    pub(crate) fn take_heir(&mut self) -> Option<Successor> {
+        self.heir.take()
+    }
+
+    /// Whether the restart that begins is a takeover.
+    pub(crate) fn heir(&self) -> Option<&Successor> {
+        self.heir.as_ref()
     }
 
     fn hear_restart(&mut self, of: Option<Attempt>, connection: Connection) -> Option<Event> {

@@ -19,6 +19,11 @@ pub(crate) enum Request {
     },
     /// Stop it, and tell when it has stopped.
     Stop,
+    /// Hand it over to the process that asks.
+    Takeover {
+        /// Of the handoff protocol that it speaks.
+        version: u64,
+    },
 }
 
 /// Names a restart for good.
@@ -59,6 +64,8 @@ pub(crate) enum Answer {
         /// How many connections were cut off.
         cut: usize,
     },
+    /// A takeover begins: one end of a channel comes along.
+    Granted,
     /// The request was not understood, or cannot be granted.
     Refused { reason: String },
 }

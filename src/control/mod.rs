@@ -16,6 +16,7 @@
 //! | `status` | `status` |
 //! | `restart` | `progress`, any number of them; then `restarted`, `failed` or `superseded` |
 //! | `stop` | `stopping`; then `stopped`, or `superseded` alone |
+//! | `takeover` | `granted`, with a channel |
 //! | anything | `refused`, if it cannot be heard |
 //!
 //! # What a restart is that somebody waits for
@@ -64,6 +65,22 @@
 //! (device and inode). One that is killed leaves it behind, and the next to
 //! start finds nobody listening there, and replaces it.
 //!
+//! # Takeovers
+//!
+//! A process that was started by somebody else may ask for the service instead
+//! of for a successor ([`Server::takeover`](crate::Server::takeover)):
+//!
+//! ```text
+//! {"request":"takeover","version":2}
+//! {"answer":"granted"}
+//! ```
+//!
+//! `version` is that of the handoff protocol. With the answer comes a
+//! descriptor (`SCM_RIGHTS`, unix(7)): one end of a `SOCK_SEQPACKET` socket
+//! pair, on which the handoff begins with a `welcome` that has no descriptors.
+//! Otherwise the answer is `refused`: takeovers are off, another version, or
+//! anything but a service that serves and has nothing else in hand.
+//!
 //! # Who is let in
 //!
 //! The socket's file has mode 0600 from the moment it is made, whatever the
@@ -73,10 +90,12 @@
 //! counts as one of them, because the kernel has no process ID for it there:
 //! into a container, the command has to be brought along.
 
+mod applicant;
 mod desk;
 mod message;
 mod socket;
 
+pub(crate) use self::applicant::apply;
 pub(crate) use self::desk::{Beginnings, Control, Facts, path_of};
 
 #[cfg(test)]
@@ -136,6 +155,18 @@ mod tests {
         );
         for name in ["failed", "superseded", "refused"] {
             assert!(document.contains(&format!("| `{name}` |")), "{name}");
+        }
+        let takeover = Request::Takeover {
+            version: crate::handoff::message::VERSION,
+        };
+        for line in [
+            serde_json::to_string(&takeover).unwrap(),
+            serde_json::to_string(&Answer::Granted).unwrap(),
+        ] {
+            assert!(
+                include_str!("mod.rs").contains(&format!("//! {line}\n")),
+                "{line}"
+            );
         }
         let late = r#"{"request":"restart","of":{"generation":2,"attempt":1}}"#;
         assert!(document.contains(late));

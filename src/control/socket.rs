@@ -17,8 +17,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -26,8 +27,10 @@ use std::time::Duration;
 use async_io::{Async, Timer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
-use rustix::process::geteuid;
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, send, sendmsg, sockopt,
+};
+use rustix::process::{Pid, geteuid};
 use smol::future::{self, FutureExt as _};
 use smol::{LocalExecutor, Task};
 
@@ -373,6 +376,42 @@ async fn write_last(connection: &Connection, line: &[u8]) {
         log::debug!("a control connection is closed: its client does not read");
     };
     written.or(deadline).await;
+}
+
+/// Writes a line, and with it a descriptor, in one piece.
+pub(super) fn send_along(
+    connection: &Connection,
+    answer: &Answer,
+    descriptor: &OwnedFd,
+) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let line = line(answer);
+    let sent = rustix::io::retry_on_intr(|| {
+        sendmsg(
+            connection.get_ref(),
+            &[IoSlice::new(&line)],
+            &mut control,
+            SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+        )
+    })?;
+    match sent == line.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// The process at the other end.
+pub(super) fn peer(connection: &Connection) -> io::Result<Pid> {
+    Ok(sockopt::socket_peercred(connection.get_ref())?.pid)
+}
+
+/// Whether the other end is closed, or says more than it may.
+pub(super) fn has_hung_up(connection: &Connection) -> bool {
+    let received = recv(connection.get_ref(), &mut [0; 1][..], RecvFlags::DONTWAIT);
+    !matches!(received, Err(Errno::AGAIN | Errno::INTR))
 }
 
 fn line(answer: &Answer) -> Vec<u8> {

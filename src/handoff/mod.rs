@@ -64,6 +64,14 @@
 //! (`SO_PEERCRED`, socket(7)), so that a grandchild that merely inherits the
 //! environment is not misled.
 //!
+//! A process that somebody else has started and that takes over
+//! ([`Server::takeover`](crate::Server::takeover)) gets its end of the channel by
+//! way of the control socket; its `welcome` brings nothing along. Everything
+//! else is the same, but that it is nobody's to reap: its end is seen by a
+//! pidfd. Nor is it killed when it is dismissed, unless it hangs while it
+//! serves, or has no room for the word: one that has not heard it takes the end
+//! of the channel for our death, and serves.
+//!
 #![doc = include_str!("kill.md")]
 
 pub(crate) mod channel;

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_io::{Async, Timer};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -63,6 +64,8 @@ pub(crate) struct Successor {
     /// Whether the process that claimed is the one we have started, rather
     /// than a child of that one, of which we would not know whether it lives.
     is_our_child: bool,
+    /// Whether it is not to outlive its dismissal.
+    is_condemned: bool,
     /// What it said before it gave up.
     last_words: Option<String>,
     /// Set when it hung up without having exited.
@@ -169,6 +172,8 @@ enum Process {
     /// It is being started, off the executor: `exec` can take milliseconds.
     Starting(Boxed<io::Result<Running>>),
     Running(Running),
+    /// Somebody else has started it, and will reap it.
+    Foreign(Async<OwnedFd>),
     /// It has been reaped, or could not be started.
     Gone,
 }
@@ -179,7 +184,7 @@ struct Running {
 }
 
 /// How far the handoff has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Step {
     AwaitingClaim,
     AwaitingReadiness,
@@ -225,6 +230,8 @@ pub(crate) enum Loss {
     Refused(String),
     NotStarted(io::Error),
     Exited(ExitStatus),
+    /// The same of one that is not our child.
+    Ended,
     HungUp,
     Nonsense(String),
     Version(u64),
@@ -246,6 +253,7 @@ impl fmt::Display for Loss {
             Loss::Refused(reason) => f.write_str(reason),
             Loss::NotStarted(error) => write!(f, "it could not be started: {error}"),
             Loss::Exited(status) => write!(f, "it ended, {status}"),
+            Loss::Ended => f.write_str("it ended"),
             Loss::HungUp => f.write_str("it closed the channel"),
             Loss::Nonsense(what) => write!(f, "it spoke nonsense: {what}"),
             Loss::Version(theirs) => write!(
@@ -292,6 +300,7 @@ impl Successor {
             begun: Instant::now(),
             step: Step::AwaitingClaim,
             is_our_child: true,
+            is_condemned: false,
             last_words: None,
             hung_up: None,
             unsent: RefCell::default(),
@@ -318,6 +327,41 @@ impl Successor {
         };
         successor.process = Process::Preparing(preparing, startable);
         successor
+    }
+
+    /// Makes one of a process that is there already and that somebody else has
+    /// started; the second of these is its end of the channel.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone, or if there can be no channel.
+    pub(crate) fn foreign(process: Pid, generation: u64) -> io::Result<(Self, OwnedFd)> {
+        let (channel, theirs) = open_channel()?;
+        let pidfd = Async::new_nonblocking(pidfd_open(process, PidfdFlags::empty())?)?;
+        let pid = u32::try_from(process.as_raw_nonzero().get()).ok();
+        let successor = Successor {
+            channel: Some(channel),
+            process: Process::Foreign(pidfd),
+            pid,
+            claimant: pid,
+            begun: Instant::now(),
+            step: Step::AwaitingClaim,
+            is_our_child: true,
+            is_condemned: false,
+            last_words: None,
+            hung_up: None,
+            unsent: RefCell::default(),
+            welcomed: None,
+        };
+        // It has a standard input of its own, and whoever has started it follows
+        // it, or does not.
+        successor.send(&welcome(generation, Bequest::default()), &[])?;
+        Ok((successor, theirs))
+    }
+
+    /// Whether somebody else has started it.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.process, Process::Foreign(_))
     }
 
     /// Its process ID, once it has one.
@@ -355,17 +399,10 @@ impl Successor {
 
     /// Says who we are, and passes our standard input on.
     fn send_welcome(&self, generation: u64, bequest: Bequest<'_>) -> io::Result<()> {
-        let message = FromPredecessor::Welcome {
-            version: VERSION,
-            pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
-            generation,
-            line: bequest.line.is_some(),
-            terminal: bequest.terminal,
-        };
         let stdin = rustix::stdio::stdin();
         let mut descriptors = vec![stdin.as_fd()];
         descriptors.extend(bequest.line);
-        self.send_in_time(message, &descriptors)
+        self.send_in_time(welcome(generation, bequest), &descriptors)
     }
 
     /// Answers the claim; `state` is a stream of so many bytes.
@@ -594,7 +631,8 @@ impl Successor {
         // may have said why, or that it ends on purpose, and have done so
         // between two looks. The status is kept by the child for the next call.
         let exited = match &mut self.process {
-            Process::Running(running) => running.poll_exit(cx),
+            Process::Running(running) => running.poll_exit(cx).map_ok(Some),
+            Process::Foreign(pidfd) => poll_end(pidfd, cx).map_ok(|()| None),
             Process::Preparing(..) | Process::Starting(_) | Process::Gone => Poll::Pending,
         };
         if has_unsent && exited.is_pending() {
@@ -631,7 +669,7 @@ impl Successor {
             return match exited {
                 Ok(status) => {
                     self.process = Process::Gone;
-                    lost(Loss::Exited(status))
+                    lost(status.map_or(Loss::Ended, Loss::Exited))
                 }
                 Err(error) => lost(Loss::Unwatchable(error)),
             };
@@ -667,8 +705,12 @@ impl Successor {
                 Step::AwaitingClaim,
             ) => {
                 self.step = Step::AwaitingReadiness;
-                self.claimant = u32::try_from(pid).ok();
-                self.is_our_child = self.claimant == self.pid;
+                // What somebody else has started may count its processes in
+                // another way; we have it from the kernel.
+                if !self.is_foreign() {
+                    self.claimant = u32::try_from(pid).ok();
+                    self.is_our_child = self.claimant == self.pid;
+                }
                 // A packet whose descriptors do not fit arrives without them;
                 // better to say so here than to wonder there. The ledger and
                 // the application's state want one each.
@@ -743,6 +785,7 @@ impl Successor {
             begun: Instant::now(),
             step: Step::AwaitingClaim,
             is_our_child: true,
+            is_condemned: false,
             last_words: None,
             hung_up: None,
             unsent: RefCell::default(),
@@ -756,8 +799,17 @@ impl Successor {
     pub(crate) async fn release(self) -> Option<ExitStatus> {
         match self.process {
             Process::Running(mut running) => running.exit().await.ok(),
-            Process::Preparing(..) | Process::Starting(_) | Process::Gone => None,
+            // Somebody else hears how it ends.
+            Process::Foreign(_) | Process::Preparing(..) | Process::Starting(_) | Process::Gone => {
+                None
+            }
         }
+    }
+
+    /// It hangs, and has something of ours: it is to be killed when it is
+    /// dismissed, whoever has started it.
+    pub(crate) fn condemn(&mut self) {
+        self.is_condemned = true;
     }
 
     /// Kills it if it lives, then reaps it and closes the channel; tells
@@ -768,17 +820,32 @@ impl Successor {
     pub(crate) fn dismiss(self) -> impl Future<Output = bool> + use<> {
         // A process that is not our child may have the other end, if the
         // executable is a script that starts another one.
-        if let Err(error) = self.send(&FromPredecessor::Dismissed, &[]) {
+        let told = self.send(&FromPredecessor::Dismissed, &[]);
+        if let Err(error) = &told {
             log::debug!("`dismissed` did not reach the successor: {error}");
         }
+        let (name, serves) = (self.to_string(), self.step >= Step::Serving);
         let Successor {
             channel,
             process,
             is_our_child,
+            is_condemned,
             ..
         } = self;
-        if let Process::Running(running) = &process {
-            running.kill();
+        match &process {
+            Process::Running(running) => running.kill(),
+            // Whoever has started it is to decide what becomes of it. But one
+            // that serves and cannot be told otherwise would go on beside us;
+            // and so would one day one that has no room for the word, when it
+            // sees the end of the channel.
+            Process::Foreign(pidfd)
+                if is_condemned || told.is_err_and(|error| serves || passes(&error)) =>
+            {
+                log::warn!("{name} hangs, or cannot be told that it is dismissed: it is killed");
+                let _ = pidfd_send_signal(pidfd.get_ref(), Signal::KILL);
+            }
+            Process::Foreign(_) | Process::Preparing(..) | Process::Starting(_) | Process::Gone => {
+            }
         }
         async move {
             let burial = async {
@@ -789,6 +856,10 @@ impl Successor {
                     }
                     Process::Starting(starting) => starting.await.ok().inspect(Running::kill),
                     Process::Running(running) => Some(running),
+                    Process::Foreign(pidfd) => {
+                        let _ = future::poll_fn(|cx| poll_end(&pidfd, cx)).await;
+                        None
+                    }
                     Process::Gone => None,
                 };
                 if let Some(mut running) = running {
@@ -798,7 +869,7 @@ impl Successor {
             };
             let patience = async {
                 Timer::after(BURIAL).await;
-                log::warn!("a killed successor has not exited in {BURIAL:?}");
+                log::warn!("a dismissed successor has not exited in {BURIAL:?}");
                 false
             };
             let is_gone = burial.or(patience).await;
@@ -835,6 +906,28 @@ impl Running {
     fn kill(&self) {
         // Fails only if it has exited.
         let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+    }
+}
+
+/// Waits for the end of a process that is not our child.
+fn poll_end(pidfd: &Async<OwnedFd>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    loop {
+        let at_once = Timespec::default();
+        let mut fds = [PollFd::new(pidfd.get_ref(), PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&at_once)))? > 0 {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(pidfd.poll_readable(cx))?;
+    }
+}
+
+fn welcome(generation: u64, bequest: Bequest<'_>) -> FromPredecessor {
+    FromPredecessor::Welcome {
+        version: VERSION,
+        pid: i32::try_from(std::process::id()).unwrap_or(i32::MAX),
+        generation,
+        line: bequest.line.is_some(),
+        terminal: bequest.terminal,
     }
 }
 
@@ -961,6 +1054,30 @@ mod tests {
         successor.send_stop().unwrap();
         assert_eq!(hear(&theirs), Some(FromPredecessor::Dismissed));
         assert!(!successor.has_unsent());
+    }
+
+    #[test]
+    fn one_that_is_dismissed_before_it_could_be_told_to_serve_never_is() {
+        let (successor, theirs) = one_that_is_full();
+        successor.send_serve(None, 7, None).unwrap();
+        while hear(&theirs).is_some() {}
+        assert!(smol::block_on(successor.dismiss()));
+        assert_eq!(hear(&theirs), Some(FromPredecessor::Dismissed));
+        assert!(matches!(theirs.try_receive(), Some(Err(Silence::Closed))));
+    }
+
+    /// It would take the end of the channel for ours.
+    #[test]
+    fn one_of_somebody_else_that_has_no_room_for_its_dismissal_is_killed() {
+        use std::os::unix::process::ExitStatusExt as _;
+        // It waits for input that never comes.
+        let mut cat = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let pid = i32::try_from(cat.id()).ok().and_then(Pid::from_raw);
+        let (successor, theirs) = Successor::foreign(pid.unwrap(), 1).unwrap();
+        while successor.send_reload().is_ok() {}
+        assert!(smol::block_on(successor.dismiss()));
+        drop(theirs);
+        assert_eq!(cat.wait().unwrap().signal(), Some(9));
     }
 
     #[test]

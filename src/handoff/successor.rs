@@ -173,6 +173,53 @@ impl Predecessor {
         }
     }
 
+    /// The predecessor that has given us this end of a channel, because we have
+    /// asked for it; standard input is not its business.
+    pub(crate) fn granted(channel: OwnedFd) -> Result<Self> {
+        const STEP: &str = "reading the welcome";
+        let is_channel = sockopt::socket_type(&channel) == Ok(SocketType::SEQPACKET)
+            && sockopt::socket_domain(&channel) == Ok(AddressFamily::UNIX);
+        if !is_channel {
+            let cause = io::Error::new(io::ErrorKind::InvalidData, "it is not a channel");
+            return Err(Error::handoff(STEP, cause));
+        }
+        // Not what it says itself: we may have to wait for it, or to kill it.
+        let peer = sockopt::socket_peercred(&channel);
+        let peer = peer.map_err(|cause| Error::handoff(STEP, cause))?;
+        let channel = Channel::new(channel).map_err(|cause| Error::handoff(STEP, cause))?;
+        // It was sent before this end was.
+        let packet = match channel.try_receive().map(|it| it.and_then(Packet::whole)) {
+            Some(received) => received.map_err(|silence| Error::handoff(STEP, silence))?,
+            None => return Err(Error::overdue(STEP)),
+        };
+        match (packet.message, packet.descriptors.len()) {
+            (
+                FromPredecessor::Welcome {
+                    version,
+                    generation,
+                    ..
+                },
+                0,
+            ) => {
+                let predecessor = Predecessor {
+                    channel: Some(channel),
+                    pid: peer.pid.as_raw_nonzero().get(),
+                    generation,
+                    hands_over: true,
+                    may_prove: false,
+                    bequest: Bequest::default(),
+                };
+                if version == VERSION {
+                    return Ok(predecessor);
+                }
+                let error = Error::version(version, VERSION);
+                predecessor.send_failed(&error.to_string());
+                Err(error)
+            }
+            (message, descriptors) => Err(Error::handoff(STEP, unexpected(&message, descriptors))),
+        }
+    }
+
     /// One that has said welcome and has no process, so that a test can play
     /// it: that has the other end.
     #[cfg(any(test, fuzzing))]

@@ -76,6 +76,7 @@ use self::state::State;
 /// | [`pid_file`](Server::pid_file) | none |
 /// | [`control_socket`](Server::control_socket) | none |
 /// | [`pid_one_stub`](Server::pid_one_stub) | as process 1, and in the foreground of a terminal |
+/// | [`takeover`](Server::takeover) | no |
 /// | [`limits`](Server::limits) | see [`Limits`] |
 pub struct Server {
     service: Service,
@@ -117,6 +118,7 @@ struct Options {
     pid_file: Option<PathBuf>,
     control_socket: Option<PathBuf>,
     pid_one_stub: Option<bool>,
+    takeover: bool,
     limits: Limits,
     ready: Option<Ready>,
     on_transition: Box<dyn FnMut(&Transition)>,
@@ -199,6 +201,7 @@ impl Server {
                 pid_file: None,
                 control_socket: None,
                 pid_one_stub: None,
+                takeover: false,
                 limits: Limits::default(),
                 ready: None,
                 on_transition: Box::new(|_| {}),
@@ -689,6 +692,75 @@ impl Server {
     /// [containers and terminals](crate#in-containers-and-on-terminals).
     pub fn pid_one_stub(mut self, stays: bool) -> Self {
         self.options.pid_one_stub = Some(stays);
+        self
+    }
+
+    /// Whether a process that was started by somebody else – a new container, a
+    /// new unit – may take over from this one, and this one from another, by
+    /// way of the [`control_socket`](Server::control_socket).
+    ///
+    /// A process without a predecessor that finds a live service at the path of
+    /// its control socket does not start, by default. With this, and if the
+    /// service allows it too, it becomes the successor of that service: it gets
+    /// the listeners it asks for, the state, and the open connections, and may
+    /// die in its probation like any other. The process that was there exits
+    /// when it has nothing in flight any more. The new one counts as the next
+    /// generation ([`Status::generation`] tells which), and its
+    /// successors are started from its executable.
+    ///
+    /// It is refused, and [`Server::run`] returns an error that says why, if
+    /// one of them does not allow it, they belong to different users or speak
+    /// different versions of the handoff protocol, and as long as the service
+    /// is on probation, restarting or stopping. Whoever started the new process may
+    /// try again. A `SIGHUP` that the service gets during a takeover is
+    /// remembered as during a restart. Checks and the environment are not for
+    /// processes that somebody else starts.
+    ///
+    /// # What is different from a restart
+    ///
+    /// - The new process is not a child, so its exit status is not known, and it
+    ///   is not killed if it fails: it is told that it is dismissed, and gives
+    ///   up, or, on probation, drains and exits. Only one that hangs on
+    ///   probation, or cannot even be told, is killed: it has connections that
+    ///   are to be taken back, and would serve beside this process when it
+    ///   wakes up.
+    /// - Whoever stops the old process means that one: on probation the stop ends
+    ///   the probation, and the new one stays. Until the new one is ready, the
+    ///   stop wins, and the new one is dismissed.
+    /// - Each of them has a supervisor of its own. The old process says
+    ///   `STOPPING=1` to its own when the new one is proven, and never names it
+    ///   as its main process; the new one says `READY=1` to its own when it
+    ///   serves. A supervisor that starts whatever has exited anew
+    ///   (`Restart=always`) would make the old process take over again, so it
+    ///   must not.
+    /// - A first process that [stays](Server::pid_one_stub) for its successors does
+    ///   not stay for the new process: it ends with the last generation that
+    ///   descends from it, and a stop that it gets is not passed on. So process
+    ///   1 of a PID namespace must not be taken over, nor its successors: its
+    ///   end is that of everybody there. The new process has a first process of
+    ///   its own, which is itself.
+    /// - Both have to see the same socket file, be of the same user, and be in the
+    ///   same PID namespace: the kernel tells each of them who the other one is
+    ///   (`SO_PEERCRED`, socket(7)), and has no answer for a process that has no
+    ///   number here. Containers share one if they are told to, for example with
+    ///   `shareProcessNamespace` in a pod. In which network namespace the new
+    ///   process is makes no difference for the listeners and connections that
+    ///   it gets: they stay in theirs.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use heirloom::{Response, Server};
+    ///
+    /// Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+    ///     .listen("127.0.0.1:8000")
+    ///     .control_socket("/run/shared/api.control")
+    ///     .takeover(true)
+    ///     .run()?;
+    /// # Ok::<(), heirloom::Error>(())
+    /// ```
+    pub fn takeover(mut self, takeover: bool) -> Self {
+        self.options.takeover = takeover;
         self
     }
 

@@ -26,7 +26,7 @@ use super::Options;
 use super::accept::{Attend, Burst, Reserve, accept, accept_some};
 use super::adoption::Adoption;
 use super::handover::{Handover, Outbox, Progress};
-use crate::control::{Beginnings, Control, Facts, path_of};
+use crate::control::{Beginnings, Control, Facts, apply, path_of};
 use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
 use crate::handoff::predecessor::{Loss, Report, Successor};
@@ -81,6 +81,7 @@ pub(super) async fn run(
         pid_file: None,
         adoption: Adoption::default(),
         proven_within: None,
+        is_takeover: false,
     };
     let mut stops = Stops::catch()?;
     // A stop wins over a start-up that is under way.
@@ -89,7 +90,7 @@ pub(super) async fn run(
         None
     };
     let started = stopped
-        .or(async { Some(startup.prepare(addresses, &mut options).await) })
+        .or(async { Some(startup.prepare(addresses, &mut options, &status).await) })
         .await;
     match started {
         Some(Ok(())) => {}
@@ -106,6 +107,12 @@ pub(super) async fn run(
         Some(_) => State::Proving,
         None => State::Serving,
     };
+    let number = startup.number;
+    // Whoever has started us knows nothing of the predecessor, which is not the
+    // main process of the same service.
+    let elder = startup.predecessor.as_ref().map(Predecessor::pid);
+    let elder = elder.filter(|_| !startup.is_takeover);
+    let is_first = startup.predecessor.is_none() || startup.is_takeover;
     let roster = Rc::default();
     let control = Control::new(Beginnings {
         executor: Rc::clone(&executor),
@@ -115,12 +122,13 @@ pub(super) async fn run(
         begun,
         listeners: startup.listeners.bound(),
         roster: Rc::clone(&roster),
+        takeover: options.takeover,
     });
     let running = Running {
         executor,
         state,
         number,
-        supervisor: Supervisor::find(startup.predecessor.as_ref().map(Predecessor::pid)),
+        supervisor: Supervisor::find(elder),
         invocation,
         reloads,
         stops,
@@ -150,7 +158,8 @@ pub(super) async fn run(
         loss: None,
         failure: None,
         stop_count: StopCount::default(),
-        first: First::new(number, terminal, line, seat),
+        first: First::new(number, is_first, terminal, line, seat),
+        is_stop_owed: false,
         pending: VecDeque::new(),
         options,
     };
@@ -168,6 +177,8 @@ struct Startup {
     adoption: Adoption,
     /// Unless the predecessor hangs, or has no deadline.
     proven_within: Option<Duration>,
+    /// Whether the predecessor has not started us.
+    is_takeover: bool,
 }
 
 impl Startup {
@@ -177,10 +188,29 @@ impl Startup {
         &mut self,
         addresses: Result<Vec<Address>>,
         options: &mut Options,
+        status: &Status,
     ) -> Result<()> {
         let addresses = addresses?;
         let is_successor = self.predecessor.is_some();
         options.preparation.find_before(is_successor).await;
+        if let Some(path) = &options.control_socket
+            && options.takeover
+            && !is_successor
+        {
+            let (_, path) = Address::of_path(path)?;
+            if let Some(channel) = apply(&path).await? {
+                let predecessor = Predecessor::granted(channel)?;
+                self.number = predecessor.generation().saturating_add(1);
+                status.set_generation(self.number);
+                let number = self.number;
+                log::info!(
+                    "taking over the service at `{}` as generation {number}",
+                    path.display()
+                );
+                self.predecessor = Some(predecessor);
+                self.is_takeover = true;
+            }
+        }
         let mut inheritance = Inheritance::default();
         if let Some(predecessor) = &mut self.predecessor {
             match predecessor.claim(self.number).await? {
@@ -294,6 +324,8 @@ struct Running {
     stop_count: StopCount,
     /// What this process has to do with the first one, or as that.
     first: First,
+    /// Whether we were told to stop while somebody else was taking over.
+    is_stop_owed: bool,
     /// Events that came of effects.
     pending: VecDeque<Event>,
     options: Options,
@@ -370,6 +402,10 @@ impl Running {
             self.perform(*effect, event);
         }
         self.state = after;
+        if self.is_stop_owed && !self.is_taken_over() {
+            self.is_stop_owed = false;
+            self.pending.push_back(Event::Stop);
+        }
         self.announce_return(before);
         self.control.follow(event, after, self.facts());
         if before.phase() != after.phase() || self.failure.is_some() {
@@ -382,8 +418,10 @@ impl Running {
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         while let Poll::Ready(()) = self.stops.poll(cx) {
             self.first.say(Word::Stop);
-            if self.stop_count.by_signal() {
-                return Poll::Ready(self.stop());
+            if self.stop_count.by_signal()
+                && let Some(event) = self.stop()
+            {
+                return Poll::Ready(event);
             }
         }
         if let Some(event) = self.pending.pop_front() {
@@ -436,7 +474,9 @@ impl Running {
                         }
                     }
                     _ => {
-                        let has_successor = self.successor.is_some();
+                        // One that somebody else has started is not the
+                        // supervisor's business.
+                        let has_successor = self.successor.is_some() && !self.is_taken_over();
                         if self.supervisor.poll_alone(has_successor, cx).is_ready() {
                             return Poll::Ready(Event::Drained);
                         }
@@ -449,19 +489,34 @@ impl Running {
             if event != Event::Stop {
                 return Poll::Ready(event);
             }
-            if self.stop_count.once() {
-                return Poll::Ready(self.stop());
+            if self.stop_count.once()
+                && let Some(event) = self.stop()
+            {
+                return Poll::Ready(event);
             }
         }
         self.poll_hangups(cx)
     }
 
     /// What a stop is in this service.
-    fn stop(&self) -> Event {
-        match self.options.shutdown_delay.is_zero() {
+    fn stop(&mut self) -> Option<Event> {
+        // Whoever has started another process to take over, and now stops this
+        // one, does not mean that one. It is to be undone no more, unless it
+        // dies before it can hear of that: then there is nobody but us to stop.
+        if self.state.is_probation() && self.is_taken_over() {
+            let is_first = !std::mem::replace(&mut self.is_stop_owed, true);
+            let is_waiting = matches!(self.state, State::Probation | State::ProbationAgain);
+            return (is_first && is_waiting).then_some(Event::Passed);
+        }
+        Some(match self.options.shutdown_delay.is_zero() {
             true => Event::Stop,
             false => Event::Retire,
-        }
+        })
+    }
+
+    /// Whether the successor is a process that somebody else has started.
+    fn is_taken_over(&self) -> bool {
+        self.successor.as_ref().is_some_and(Successor::is_foreign)
     }
 
     fn hear_successor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
@@ -559,8 +614,10 @@ impl Running {
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
                     self.pass_stop_on();
-                    if self.stop_count.by_predecessor() {
-                        return Some(self.stop());
+                    if self.stop_count.by_predecessor()
+                        && let Some(event) = self.stop()
+                    {
+                        return Some(event);
                     }
                 }
                 Request::Publish => {
@@ -871,11 +928,17 @@ impl Running {
     }
 
     fn spawn(&mut self) {
+        self.control.restart_begins();
+        if let Some(heir) = self.control.take_heir() {
+            log::info!("{heir}, which somebody else has started, asks to take over");
+            self.successor = Some(heir);
+            self.clocks.readiness = after(self.options.ready_timeout);
+            return;
+        }
         log::info!(
             "restarting: starting `{}`",
             self.invocation.executable().display()
         );
-        self.control.restart_begins();
         self.first.follow(self.options.pid_one_stub);
         let burials = std::mem::take(&mut self.burials);
         let preparing = self.options.preparation.begin(&self.invocation);
@@ -1010,7 +1073,7 @@ impl Running {
     /// Parts with a successor that has not taken over, or not for good.
     fn dismiss(&mut self, event: Event) {
         let loss = self.loss.take();
-        let Some((successor, failure)) = self.part(loss.as_ref()) else {
+        let Some((mut successor, failure)) = self.part(loss.as_ref()) else {
             return;
         };
         let number = self.number;
@@ -1024,6 +1087,10 @@ impl Running {
             log::error!("{line}");
             self.control.restart_fails(&line);
             self.failure = Some(failure);
+        }
+        let is_late = event == Event::Overdue && self.state.is_probation();
+        if is_late || matches!(loss, Some(Loss::Unresponsive(..))) {
+            successor.condemn();
         }
         let restoration = self.handover.take().map(Handover::take_back);
         let dismissed = successor.dismiss();

@@ -41,6 +41,7 @@ mod restart;
 mod signals;
 mod supervisor;
 mod systemd;
+mod takeover;
 mod terminal;
 mod tidy;
 mod upgrade;

@@ -14,6 +14,9 @@ use crate::terminal::{Terminal, WatchedTerminal};
 /// What a process has to do with the first one, or as that.
 pub(super) struct First {
     number: u64,
+    /// Whether this is the first process of those who descend from it; it may
+    /// have taken over from others.
+    is_first: bool,
     /// The terminal with which the service ends.
     terminal: Option<WatchedTerminal>,
     /// The way to the first process, if that follows the generations.
@@ -27,6 +30,7 @@ pub(super) struct First {
 impl First {
     pub(super) fn new(
         number: u64,
+        is_first: bool,
         terminal: Option<Terminal>,
         line: Option<OwnedFd>,
         seat: Option<Seat>,
@@ -38,6 +42,7 @@ impl First {
         });
         First {
             number,
+            is_first,
             terminal,
             line: line.map(Line::new),
             following: None,
@@ -51,7 +56,7 @@ impl First {
             .terminal
             .as_ref()
             .is_some_and(WatchedTerminal::is_foreground);
-        if self.number > 1 || self.line.is_some() || !is_wanted(choice, is_foreground) {
+        if !self.is_first || self.line.is_some() || !is_wanted(choice, is_foreground) {
             return;
         }
         let Some(seat) = self.seat.clone() else {
@@ -122,13 +127,16 @@ impl Running {
         }
         while let Poll::Ready(word) = self.first.line.as_mut()?.poll_word(cx) {
             match word {
-                // Our successor has heard it, too.
-                Word::Reload if self.is_over() => {}
+                // Our successor has heard it, too, unless the first process
+                // knows nothing of it.
+                Word::Reload if self.is_over() && !self.is_taken_over() => {}
                 Word::Reload => return Some(Event::Reload),
                 Word::Stop => {
                     self.pass_stop_on();
-                    if self.stop_count.by_first() {
-                        return Some(self.stop());
+                    if self.stop_count.by_first()
+                        && let Some(event) = self.stop()
+                    {
+                        return Some(event);
                     }
                 }
             }
@@ -142,9 +150,11 @@ impl Running {
     }
 
     /// A stop that somebody passes on to us means the service, so it must not
-    /// end here when we have handed that over meanwhile.
+    /// end here when we have handed that over meanwhile. But if somebody else
+    /// has taken over, it means what is left here.
     pub(super) fn pass_stop_on(&self) {
         if let (true, Some(successor)) = (self.is_over(), &self.successor)
+            && !successor.is_foreign()
             && let Err(error) = successor.send_stop()
         {
             log::debug!("the stop was not passed on to {successor}: {error}");
@@ -159,7 +169,9 @@ impl Running {
                 self.first.say(Word::Stop);
                 if self.stop_count.once() {
                     log::info!("the terminal is gone");
-                    return Poll::Ready(self.stop());
+                    if let Some(event) = self.stop() {
+                        return Poll::Ready(event);
+                    }
                 }
             } else if !(self.first.say(Word::Reload) && self.is_over()) {
                 return Poll::Ready(Event::Reload);
@@ -170,14 +182,24 @@ impl Running {
 
     /// Leaves what the stub needs, if this process is to become one.
     pub(super) fn leave(self) {
+        // One that somebody else has started is not ours to follow: without it,
+        // nobody is left here.
+        let is_taken_over = self.is_taken_over();
         let claimed = self.successor.as_ref().and_then(Successor::serving_pid);
-        let successor = claimed.map(|pid| (pid, self.number.saturating_add(1)));
+        let followed = claimed.filter(|_| !is_taken_over);
+        let successor = followed.map(|pid| (pid, self.number.saturating_add(1)));
         let First {
             terminal,
             line,
             following,
             ..
         } = self.first;
+        if let (true, true, Some(pid)) = (is_first_of_all(), is_taken_over, claimed) {
+            log::error!(
+                "process 1 exits, which ends the container, and successor {pid} with it: it \
+                 cannot stay for a process that somebody else has started"
+            );
+        }
         if let Some(following) = following {
             let mut signals = self.stops.into_signals();
             signals.push((rustix::process::Signal::HUP, self.reloads));

@@ -9,6 +9,11 @@ impl Running {
     /// is told that it is proven, and so before anything that it says itself.
     pub(super) fn announce(&mut self, effect: Effect) {
         match effect {
+            // Nobody has asked the supervisor for a restart.
+            Effect::Spawn if self.control.heir().is_some() => {
+                let status = format!("being taken over; {}", self.serving());
+                self.supervisor.status(status);
+            }
             Effect::Spawn => {
                 let status = format!("restarting; {}", self.serving());
                 self.supervisor.reloading(status);
@@ -20,6 +25,11 @@ impl Running {
                 };
                 let status = format!("{verb} {count} connections{}", self.to_successor());
                 self.supervisor.status(status);
+            }
+            // It is the main process of another service, and this one ends.
+            Effect::SendProven if self.is_taken_over() => {
+                let status = format!("taken over{}; {}", self.by_successor(), self.stopping());
+                self.supervisor.stopping(status);
             }
             Effect::SendProven => {
                 if let Some(pid) = self.successor.as_ref().and_then(Successor::serving_pid) {
@@ -89,6 +99,11 @@ impl Running {
 
     fn stopping(&self) -> String {
         format!("stopping; {} to finish", self.roster.census())
+    }
+
+    fn by_successor(&self) -> String {
+        let pid = self.successor.as_ref().and_then(Successor::pid);
+        pid.map_or(String::new(), |pid| format!(" by process {pid}"))
     }
 
     fn to_successor(&self) -> String {

@@ -22,6 +22,7 @@ pub(crate) struct Config {
     pid_file: Option<String>,
     control_socket: Option<String>,
     pid_one_stub: Option<bool>,
+    takeover: Option<bool>,
     check: Option<Vec<String>>,
     check_timeout_ms: Option<u64>,
     veto_file: Option<String>,
@@ -76,6 +77,7 @@ impl Config {
             pid_file: None,
             control_socket: None,
             pid_one_stub: None,
+            takeover: None,
             check: None,
             check_timeout_ms: None,
             veto_file: None,
@@ -175,6 +177,12 @@ impl Config {
     /// Whether the first process stays.
     pub(crate) fn pid_one_stub(mut self, stays: bool) -> Self {
         self.pid_one_stub = Some(stays);
+        self
+    }
+
+    /// Lets processes that others have started take over.
+    pub(crate) fn takeover(mut self) -> Self {
+        self.takeover = Some(true);
         self
     }
 

@@ -181,6 +181,11 @@ impl Notice {
         self.lines.iter().any(|line| line == words)
     }
 
+    /// Whether anything was said of this.
+    pub(crate) fn speaks_of(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
     /// Whether this only tells that the process lives, which it does when time
     /// has passed, and so may come in between.
     fn is_sign_of_life(&self) -> bool {

@@ -481,6 +481,15 @@ impl Service {
     }
 
     pub(crate) fn wait_failed_restart_after(&self, place: Place) -> FailedRestart {
+        let failure = self.wait_told_failure_after(place);
+        if let Some(successor) = failure.successor().and_then(Process::open_if_there) {
+            successor.wait_reaped();
+        }
+        failure
+    }
+
+    /// The same for a successor that somebody else has started, and may reap.
+    pub(crate) fn wait_told_failure_after(&self, place: Place) -> FailedRestart {
         let line = self.log.wait_until("a failed restart", |lines| {
             let mut lines = lines[place.index()..].iter();
             lines.find(|line| FailedRestart::is_told_by(line)).cloned()
@@ -490,11 +499,7 @@ impl Service {
             self.current().pid(),
             "the predecessor tells it: {line}"
         );
-        let failure = FailedRestart { line };
-        if let Some(successor) = failure.successor().and_then(Process::open_if_there) {
-            successor.wait_reaped();
-        }
-        failure
+        FailedRestart { line }
     }
 
     /// How many restarts have failed by now.
