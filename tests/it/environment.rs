@@ -86,6 +86,7 @@ fn a_first_process_that_cannot_read_the_file_warns_and_serves() {
     fs::remove_file(&path).unwrap();
     let service = launch.start();
     let words = "a restart would fail: the environment file `";
+    service.log().wait_for(words);
     assert_eq!(service.log().count(words), 1);
     let failure = service.restart_in_vain();
     failure.assert_says("api.env` cannot be read: No such file");
@@ -117,8 +118,11 @@ fn a_bad_file_is_a_failed_restart_that_names_the_line() {
         failure.assert_says(words);
         assert_eq!(failure.successor(), None);
         service.assert_undisturbed();
+        let place = service.log().here();
         let told = service.order("restart").last(1);
         assert!(told["reason"].as_str().unwrap().contains(words), "{told}");
+        // The log is read by a thread of its own.
+        service.wait_failed_restart_after(place);
     }
     fs::write(&path, "TEST_A=b\n").unwrap();
     let second = service.restart_to_the_end();

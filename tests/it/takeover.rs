@@ -134,6 +134,7 @@ fn a_takeover_is_off_on_either_side_unless_it_is_asked_for() {
         other,
         &["could not take over the service at `", words],
     );
+    unwilling.log().wait_for("a takeover is refused");
     assert_eq!(unwilling.log().count("a takeover is refused"), 1);
 }
 
@@ -144,7 +145,7 @@ fn where_nobody_listens_a_process_begins_as_the_first() {
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     let service = launch.start_controlled();
     assert_eq!(service.get("/").generation(), 1);
-    assert_eq!(service.log().count("replacing the stale socket file"), 1);
+    service.log().wait_for("replacing the stale socket file");
 }
 
 #[test]
@@ -332,6 +333,7 @@ fn a_stop_on_probation_of_one_that_hangs_ends_both() {
     first.first().term();
     assert_eq!(first.first().wait_exit(), End::Exit(0));
     assert_eq!(second.first().wait_exit(), End::Killed(9));
+    first.log().wait_for("restart undone: ");
     assert_eq!(first.log().count("restart undone: "), 1);
 }
 

@@ -143,7 +143,7 @@ fn what_was_started_to_outlive_the_terminal_does_and_restarts_at_a_hangup() {
     let Some(mut shell) = Shell::start() else {
         return;
     };
-    shell.start_service(&Config::new(), "nohup $api 2> $log &");
+    shell.start_service(&Config::new(), "nohup $api > /dev/null 2> $log &");
     // The shell passes it on to its jobs.
     shell.hang_up();
     shell.generation(2).hup();
