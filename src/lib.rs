@@ -43,7 +43,7 @@
 //! | phase | accepts | ends with |
 //! |---|---|---|
 //! | [`Serving`](Phase::Serving) | yes | `SIGHUP`: a successor is started; `SIGTERM`: draining |
-//! | [`Forking`](Phase::Forking) | yes | checks have failed; the successor asks for the listeners, or is lost |
+//! | [`Forking`](Phase::Forking) | yes | a check fails; or the successor asks for the listeners, or is lost |
 //! | [`Handoff`](Phase::Handoff) | yes | the successor is ready, or is lost |
 //! | [`Draining`](Phase::Draining) | no | nothing is in flight any more, the drain's deadline, or, on probation, the loss of the successor |
 //!

@@ -270,6 +270,7 @@ fn clients_are_served_during_a_check() {
     assert_eq!(status["successor"], json!(null));
     finish(&mut check);
     service.wait_generation(2);
+    service.log().wait_for("generation 1 has handed over: ");
     assert_eq!(client.get("/").unwrap().generation(), 2);
 }
 
