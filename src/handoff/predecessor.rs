@@ -498,7 +498,8 @@ impl Successor {
     /// Tells it to stop.
     pub(crate) fn send_stop(&self) -> io::Result<()> {
         // It must not take our end for the word to serve.
-        if self.unsent.take().is_some() {
+        if self.has_unsent_serve() {
+            self.unsent.take();
             return self.send(&FromPredecessor::Dismissed, &[]);
         }
         self.send_in_time(FromPredecessor::Stop, &[])
@@ -507,6 +508,13 @@ impl Successor {
     /// Whether there is something that could not be sent yet.
     pub(crate) fn has_unsent(&self) -> bool {
         self.unsent.borrow().is_some()
+    }
+
+    /// Whether the word to serve could not be sent yet.
+    pub(crate) fn has_unsent_serve(&self) -> bool {
+        let unsent = self.unsent.borrow();
+        let mut messages = unsent.iter().flat_map(|unsent| &unsent.messages);
+        messages.any(|(message, _)| matches!(message, FromPredecessor::Serve { .. }))
     }
 
     /// Sends a message now or, if that is impossible for the moment, soon.
@@ -1078,6 +1086,24 @@ mod tests {
         assert!(smol::block_on(successor.dismiss()));
         drop(theirs);
         assert_eq!(cat.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn a_second_stop_that_has_to_wait_is_no_dismissal() {
+        let (mut successor, theirs) = one_that_is_full();
+        successor.send_stop().unwrap();
+        successor.send_stop().unwrap();
+        while hear(&theirs).is_some() {}
+        smol::block_on(future::poll_fn(|cx| {
+            assert!(successor.poll_report(0, cx).is_pending());
+            match successor.has_unsent() {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        }));
+        assert_eq!(hear(&theirs), Some(FromPredecessor::Stop));
+        assert_eq!(hear(&theirs), Some(FromPredecessor::Stop));
+        assert_eq!(hear(&theirs), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use smol::channel::Sender;
 
@@ -211,9 +211,10 @@ impl Check {
         }
         let patience = Timespec::try_from(BURIAL).ok();
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        let status = match poll(&mut fds, patience.as_ref()) {
-            Ok(0) => None,
-            Ok(_) | Err(_) => self.child.wait().ok(),
+        // A signal that this thread takes is no end of it.
+        let status = match retry_on_intr(|| poll(&mut fds, patience.as_ref())) {
+            Ok(0) | Err(_) => None,
+            Ok(_) => self.child.wait().ok(),
         };
         let words = self.last_words();
         let age = self.begun.elapsed();

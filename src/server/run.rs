@@ -809,7 +809,7 @@ impl Running {
                 if let Some(successor) = &self.successor {
                     // It has not been told to serve, so it is for us to accept
                     // what still waits.
-                    if successor.has_unsent() {
+                    if successor.has_unsent_serve() {
                         self.keeps.clear();
                     }
                     if let Err(error) = successor.send_stop() {
@@ -829,9 +829,8 @@ impl Running {
             Effect::StartDeadline => {
                 let timeout = self.options.drain_timeout;
                 let begun = self.drain_begun.unwrap_or_else(Instant::now);
-                // Whoever has waited in a queue all the time has a moment, too.
-                let at_least = after(timeout.min(self.options.limits.drain_grace));
-                self.clocks.drain = begun.checked_add(timeout).max(at_least);
+                let grace = self.options.limits.drain_grace;
+                self.clocks.drain = end_of_drain(begun, timeout, grace);
             }
             Effect::StartRetirement => {
                 self.status.retire();
@@ -1359,7 +1358,31 @@ impl Clocks {
     }
 }
 
+/// When a drain ends; whoever has waited in a queue all the time has a moment,
+/// too. A timeout too long for the clock is none.
+fn end_of_drain(begun: Instant, timeout: Duration, grace: Duration) -> Option<Instant> {
+    let at_least = after(timeout.min(grace))?;
+    Some(begun.checked_add(timeout)?.max(at_least))
+}
+
 /// A timeout too long for the clock is none.
 fn after(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_without_a_deadline_has_none_and_one_that_is_over_has_a_moment() {
+        let (now, second) = (Instant::now(), Duration::from_secs(1));
+        assert_eq!(end_of_drain(now, Duration::MAX, second), None);
+        let late = end_of_drain(now.checked_sub(60 * second).unwrap(), 30 * second, second);
+        assert!(late.unwrap() >= now + second);
+        assert_eq!(
+            end_of_drain(now, 30 * second, second),
+            Some(now + 30 * second)
+        );
+    }
 }
