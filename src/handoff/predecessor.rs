@@ -280,6 +280,28 @@ impl fmt::Display for Loss {
 }
 
 impl Successor {
+    /// One of which nothing has been heard.
+    fn new(
+        channel: Option<Channel<FromPredecessor, FromSuccessor>>,
+        process: Process,
+        pid: Option<u32>,
+    ) -> Self {
+        Successor {
+            channel,
+            process,
+            pid,
+            claimant: pid,
+            begun: Instant::now(),
+            step: Step::AwaitingClaim,
+            is_our_child: true,
+            is_condemned: false,
+            last_words: None,
+            hung_up: None,
+            unsent: RefCell::default(),
+            welcomed: None,
+        }
+    }
+
     /// Starts a successor, when everything before that has been done.
     ///
     /// Whatever goes wrong from here on is told by [`Successor::poll_report`].
@@ -292,20 +314,7 @@ impl Successor {
         burials: Vec<Task<()>>,
         preparing: Preparing,
     ) -> Self {
-        let mut successor = Successor {
-            channel: None,
-            process: Process::Gone,
-            pid: None,
-            claimant: None,
-            begun: Instant::now(),
-            step: Step::AwaitingClaim,
-            is_our_child: true,
-            is_condemned: false,
-            last_words: None,
-            hung_up: None,
-            unsent: RefCell::default(),
-            welcomed: None,
-        };
+        let mut successor = Successor::new(None, Process::Gone, None);
         let (welcomed, is_welcomed) = smol::channel::bounded(1);
         let startable = open_channel().and_then(|(channel, theirs)| {
             successor.channel = Some(channel);
@@ -339,20 +348,7 @@ impl Successor {
         let (channel, theirs) = open_channel()?;
         let pidfd = Async::new_nonblocking(pidfd_open(process, PidfdFlags::empty())?)?;
         let pid = u32::try_from(process.as_raw_nonzero().get()).ok();
-        let successor = Successor {
-            channel: Some(channel),
-            process: Process::Foreign(pidfd),
-            pid,
-            claimant: pid,
-            begun: Instant::now(),
-            step: Step::AwaitingClaim,
-            is_our_child: true,
-            is_condemned: false,
-            last_words: None,
-            hung_up: None,
-            unsent: RefCell::default(),
-            welcomed: None,
-        };
+        let successor = Successor::new(Some(channel), Process::Foreign(pidfd), pid);
         // It has a standard input of its own, and whoever has started it follows
         // it, or does not.
         successor.send(&welcome(generation, Bequest::default()), &[])?;
@@ -785,20 +781,7 @@ impl Successor {
     #[cfg(any(test, fuzzing))]
     pub(crate) fn played() -> io::Result<(Self, OwnedFd)> {
         let (channel, theirs) = open_channel()?;
-        let successor = Successor {
-            channel: Some(channel),
-            process: Process::Gone,
-            pid: None,
-            claimant: None,
-            begun: Instant::now(),
-            step: Step::AwaitingClaim,
-            is_our_child: true,
-            is_condemned: false,
-            last_words: None,
-            hung_up: None,
-            unsent: RefCell::default(),
-            welcomed: None,
-        };
+        let successor = Successor::new(Some(channel), Process::Gone, None);
         Ok((successor, theirs))
     }
 
