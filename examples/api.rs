@@ -223,6 +223,7 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
         .shutdown_delay(Duration::from_millis(config.shutdown_delay_ms))
         .ready_when(async move {
             if config.ready_ms > 0 {
+                info!("ready in {} ms", config.ready_ms);
                 Timer::after(Duration::from_millis(config.ready_ms)).await;
             }
             match fault {

@@ -334,20 +334,31 @@ impl Predecessor {
     }
 
     /// Whether it is gone, or about to be.
-    pub(crate) async fn is_ending(&mut self) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] if it lives and has dismissed us, during this step.
+    pub(crate) async fn is_ending(&mut self, step: &'static str) -> Result<bool> {
         let Some(channel) = &self.channel else {
-            return true;
+            return Ok(true);
         };
         let patience = async {
             Timer::after(LAST_MOMENTS).await;
             None
         };
         let received = async { Some(channel.receive().await) };
-        let is_closed = matches!(received.or(patience).await, Some(Err(Silence::Closed)));
-        if is_closed {
-            self.channel = None;
+        match received.or(patience).await {
+            Some(Ok(packet)) if packet.message == FromPredecessor::Dismissed => {
+                self.received(&packet.message);
+                self.channel = None;
+                Err(Error::dismissed(step))
+            }
+            Some(Err(Silence::Closed)) => {
+                self.channel = None;
+                Ok(true)
+            }
+            _ => Ok(false),
         }
-        is_closed
     }
 
     /// Says that everything is prepared, that there is room for so many

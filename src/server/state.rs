@@ -95,11 +95,12 @@ impl State {
         if bytes > self.max_bytes {
             return Err(Error::state(too_large(bytes, self.max_bytes)));
         }
+        const STEP: &str = "reading the application's state";
         match read(stream, bytes).await {
             Ok(state) => accept(state).map_err(Error::state),
             // Nobody else would serve, so we do, as if it had died before it
             // sent anything.
-            Err(error) if is_end(&error) && predecessor.is_ending().await => {
+            Err(error) if is_end(&error) && predecessor.is_ending(STEP).await? => {
                 log::warn!(
                     "predecessor {} died before it handed over the state of the application: {error}",
                     predecessor.pid()

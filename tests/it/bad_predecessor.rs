@@ -422,6 +422,20 @@ mod the_state {
         is_wrong(8, "", &[file.as_fd()]);
     }
 
+    /// The end of the stream is what comes of it, not what is wrong.
+    #[test]
+    fn of_one_that_has_dismissed_the_successor() {
+        let predecessor = FalsePredecessor::start(Config::new());
+        send(&predecessor, 8, &[stream(&[]).as_fd()]);
+        predecessor
+            .channel()
+            .say(&json!({ "message": "dismissed" }));
+        gives_up(
+            &predecessor,
+            &["has dismissed this process while reading the application's state"],
+        );
+    }
+
     /// It keeps a successor from becoming ready, and from nothing else.
     #[test]
     fn that_does_not_come() {

@@ -341,7 +341,7 @@ fn a_stop_on_probation_of_one_that_hangs_ends_both() {
 fn a_stop_during_a_takeover_stops_the_service_and_not_the_other_process() {
     let service = start(Config::new());
     let other = rival(&service, Config::new().takeover().ready_ms(LONG)).spawn();
-    service.log().wait_for("generation 1 is handoff");
+    other.log().wait_for("ready in");
     service.current().term();
     other.first().term();
     assert_eq!(service.first().wait_exit(), End::Exit(0));
