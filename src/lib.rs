@@ -178,6 +178,7 @@ mod listener;
 mod parcel;
 mod pid_file;
 mod raw;
+mod reactor;
 mod request;
 mod roster;
 #[cfg(test)]

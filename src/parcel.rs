@@ -5,8 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use async_io::Async;
-
+use crate::reactor::Socket;
 use crate::roster::Ticket;
 
 /// How many bytes that have been read may go along with a connection that
@@ -49,9 +48,8 @@ impl Parcel {
         }
     }
 
-    /// Takes a connection off the reactor, which must not watch it once another
-    /// process has it: it would go on reporting what happens there.
-    pub(crate) fn take_off(socket: Async<OwnedFd>, ticket: Ticket, past: Past) -> io::Result<Self> {
+    /// Takes a connection off the reactor.
+    pub(crate) fn take_off(socket: Socket, ticket: Ticket, past: Past) -> io::Result<Self> {
         Ok(Parcel {
             socket: socket.into_inner()?,
             ticket,

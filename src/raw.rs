@@ -5,21 +5,18 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use async_io::Async;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use smol::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
+use crate::reactor::{Reactor, Socket};
 use crate::roster::{Activity, Notice, Peer, Ticket};
 use crate::status::Status;
 
@@ -31,6 +28,7 @@ pub type Served = Result<(), Box<dyn StdError + Send + Sync>>;
 pub(crate) struct Shared<H> {
     pub(crate) handler: H,
     pub(crate) status: Status,
+    pub(crate) reactor: Arc<Reactor>,
     /// Where connections go that leave.
     pub(crate) leave: Rc<dyn Fn(Parcel)>,
 }
@@ -47,7 +45,7 @@ where
         past,
     } = parcel;
     let peer = ticket.peer();
-    let socket = match Async::new_nonblocking(socket) {
+    let socket = match Socket::new(&shared.reactor, socket) {
         Ok(socket) => socket,
         Err(error) => {
             log::error!("could not watch the connection of {peer}: {error}");
@@ -92,7 +90,7 @@ where
 /// for it, up to its deadline. Whether it can go on in a successor is for the
 /// application to say, with [`Connection::rest`].
 pub struct Connection {
-    socket: Async<OwnedFd>,
+    socket: Socket,
     ticket: Ticket,
     luggage: Box<[u8]>,
     /// Whether the application has been told that nothing is handed over any
@@ -226,18 +224,8 @@ impl Connection {
         if may_leave && self.ticket.board() {
             return Poll::Ready(End::Leaving);
         }
-        loop {
-            // Peeked at rather than left to the reactor, which may have told an
-            // event before it was asked.
-            if self.is_readable() {
-                return Poll::Ready(End::Readable);
-            }
-            match self.socket.poll_readable(cx) {
-                Poll::Ready(Ok(())) => {}
-                // A read tells it.
-                Poll::Ready(Err(_)) => return Poll::Ready(End::Readable),
-                Poll::Pending => break,
-            }
+        if self.socket.poll_peek(cx).is_ready() {
+            return Poll::Ready(End::Readable);
         }
         loop {
             if self.ticket.draining() && !self.knows_of_drain {
@@ -254,12 +242,6 @@ impl Connection {
             }
         }
     }
-
-    fn is_readable(&self) -> bool {
-        let mut byte = [0; 1];
-        let peeked = recv(self.socket.get_ref(), &mut byte[..], RecvFlags::PEEK);
-        !matches!(peeked, Err(Errno::AGAIN | Errno::INTR))
-    }
 }
 
 enum End {
@@ -275,14 +257,10 @@ impl AsyncRead for Connection {
         bytes: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         self.ticket.touch();
-        loop {
-            match recv(self.socket.get_ref(), &mut *bytes, RecvFlags::empty()) {
-                Ok((received, _)) => return Poll::Ready(Ok(received)),
-                Err(Errno::AGAIN) => ready!(self.socket.poll_readable(cx))?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
         }
+        self.socket.poll_receive(bytes, cx)
     }
 }
 
@@ -293,14 +271,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.ticket.touch();
-        loop {
-            match send(self.socket.get_ref(), bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => return Poll::Ready(Ok(sent)),
-                Err(Errno::AGAIN) => ready!(self.socket.poll_writable(cx))?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+        self.socket.poll_send(bytes, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -311,9 +282,9 @@ impl AsyncWrite for Connection {
     /// read.
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.ticket.touch();
-        Poll::Ready(match shutdown(self.socket.get_ref(), Shutdown::Write) {
-            Ok(()) | Err(Errno::NOTCONN) => Ok(()),
-            Err(error) => Err(error.into()),
+        Poll::Ready(match self.socket.half_close() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            closed => closed,
         })
     }
 }

@@ -43,7 +43,7 @@ mod upgrade;
 mod wire;
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -51,7 +51,6 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use async_io::Async;
 use http_types::{Body, Method, Response, StatusCode};
 use smol::future;
 
@@ -62,12 +61,10 @@ use self::response::{
     Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
-use self::wire::{
-    READ_BYTES, Supply, Wire, half_close, has_bytes, is_readable, poll_receive, poll_send,
-    reset_on_close, wait_on_close,
-};
+use self::wire::{READ_BYTES, Wire, poll_send, reset_on_close, wait_on_close};
 use crate::limits::{Limits, due, earlier};
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
+use crate::reactor::Socket;
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
 
@@ -95,7 +92,7 @@ pub(crate) fn serve<H: Handler>(
         mut ticket,
         past,
     } = parcel;
-    let socket = Async::new_nonblocking(socket)
+    let socket = Socket::new(&protocol.reactor, socket)
         .inspect_err(|error| {
             log::error!(
                 "could not watch the connection of {}: {error}",
@@ -118,7 +115,7 @@ pub(crate) fn serve<H: Handler>(
                     Idle::Readable => {}
                     // The grace or the patience is over, but a request may have
                     // come in the same moment.
-                    Idle::Expired if has_bytes(&socket) => {}
+                    Idle::Expired if socket.has_bytes() => {}
                     Idle::Expired => {
                         return Box::pin(close(socket, ticket, &protocol)).await;
                     }
@@ -182,7 +179,7 @@ impl Stay {
         }
     }
 
-    fn deadline(&self, limits: &Limits, socket: &Async<OwnedFd>) -> Option<Instant> {
+    fn deadline(&self, limits: &Limits, socket: &Socket) -> Option<Instant> {
         let patience = match (self.draining, self.served) {
             (true, _) => spread(limits.drain_grace, socket),
             (false, true) => limits.keep_alive_timeout,
@@ -206,7 +203,7 @@ enum Idle {
 /// Not an `async fn`: that would keep everything twice, and this is most of
 /// what an idle connection is made of.
 fn idle<'a>(
-    socket: &'a Async<OwnedFd>,
+    socket: &'a Socket,
     ticket: &'a Ticket,
     limits: &'a Limits,
     stay: &'a mut Stay,
@@ -219,16 +216,13 @@ fn idle<'a>(
         ticket.stay_behind();
         ticket.set_deadline(stay.deadline(limits, socket));
     }
-    let mut awaited = false;
     future::poll_fn(move |cx| {
         if leaving {
             return Poll::Ready(Idle::Leaving);
         }
-        // Why the reactor is not relied on after the first time: `poll_receive`.
-        if socket.poll_readable(cx).is_ready() || (awaited && is_readable(socket)) {
+        if socket.poll_readable(cx).is_ready() {
             return Poll::Ready(Idle::Readable);
         }
-        awaited = true;
         loop {
             match ticket.poll_notice(cx) {
                 Poll::Ready(Notice::Expired) => return Poll::Ready(Idle::Expired),
@@ -251,21 +245,20 @@ fn idle<'a>(
 
 /// Up to half as much again, different for connections that are open at the
 /// same time, so that their clients do not reconnect all at once.
-fn spread(grace: Duration, socket: &Async<OwnedFd>) -> Duration {
-    let share = socket.as_fd().as_raw_fd().unsigned_abs() % 64;
+fn spread(grace: Duration, socket: &Socket) -> Duration {
+    let share = socket.get_ref().as_raw_fd().unsigned_abs() % 64;
     grace.saturating_add(grace / 128 * share)
 }
 
 /// Ends a connection so that the client gets all that was sent to it.
-async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>) {
+async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
     let now = Instant::now();
     ticket.touch();
     ticket.set_activity(Activity::Closing, now);
     ticket.set_deadline(due(now, protocol.limits.linger_timeout));
-    if half_close(&socket).is_err() {
+    if socket.half_close().is_err() {
         return;
     }
-    let mut supply = Supply::Dry;
     let mut reads: u32 = 0;
     future::poll_fn(|cx| {
         loop {
@@ -273,7 +266,7 @@ async fn close<H>(socket: Async<OwnedFd>, ticket: Ticket, protocol: &Protocol<H>
                 return Poll::Ready(());
             }
             // On the stack: all connections may be closing at once.
-            match poll_receive(&socket, &mut [0; READ_BYTES], &mut supply, cx) {
+            match socket.poll_receive(&mut [0; READ_BYTES], cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
@@ -317,9 +310,9 @@ struct Conversation<'p, H> {
 /// How a conversation ends.
 enum Outcome {
     /// There is nothing to say for now; and whether there was a request.
-    Idle(Async<OwnedFd>, Ticket, bool),
+    Idle(Socket, Ticket, bool),
     /// It has a berth.
-    Leaving(Async<OwnedFd>, Ticket, Past),
+    Leaving(Socket, Ticket, Past),
     Closed,
 }
 
@@ -365,7 +358,7 @@ enum After {
 struct Gone;
 
 impl<'p, H: Handler> Conversation<'p, H> {
-    fn new(socket: Async<OwnedFd>, ticket: Ticket, protocol: &'p Protocol<H>) -> Self {
+    fn new(socket: Socket, ticket: Ticket, protocol: &'p Protocol<H>) -> Self {
         Conversation {
             protocol,
             ticket,
@@ -589,7 +582,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
         future::poll_fn(|cx| {
             // The ledger has to say that something was read before it is.
-            let is_there = !ticket.is_untouched() || wire.poll_readable(cx).is_ready();
+            let is_there = !ticket.is_untouched() || wire.socket.poll_peek(cx).is_ready();
             if is_there {
                 ticket.touch();
                 if let Poll::Ready(received) = wire.poll_fill(cx) {
@@ -1251,7 +1244,7 @@ fn plain(status: StatusCode, text: &str) -> Response {
 }
 
 /// The socket, wherever it is.
-fn with_socket<R>(seat: &Seat, act: impl FnOnce(&Async<OwnedFd>) -> R) -> Option<R> {
+fn with_socket<R>(seat: &Seat, act: impl FnOnce(&Socket) -> R) -> Option<R> {
     match seat {
         Seat::Here(wire) => Some(act(&wire.socket)),
         Seat::Lent(loan) => lock(loan).wire().map(|wire| act(&wire.socket)),

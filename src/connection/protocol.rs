@@ -2,16 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use async_io::Async;
 use http_types::Response;
 
 use super::head::Locations;
 use crate::limits::Limits;
 use crate::parcel::{Parcel, Past};
+use crate::reactor::{Reactor, Socket};
 use crate::request::Request;
 use crate::roster::Ticket;
 use crate::status::Status;
@@ -96,6 +96,7 @@ pub(crate) struct Protocol<H> {
     pub(super) handler: H,
     pub(super) limits: Limits,
     pub(super) status: Status,
+    pub(super) reactor: Arc<Reactor>,
     /// Memory that no connection needs at the moment.
     pool: RefCell<Vec<Vec<u8>>>,
     date: Date,
@@ -105,11 +106,12 @@ pub(crate) struct Protocol<H> {
 }
 
 impl<H: Handler> Protocol<H> {
-    pub(crate) fn new(handler: H, limits: Limits, status: Status) -> Self {
+    pub(crate) fn new(handler: H, limits: Limits, status: Status, reactor: Arc<Reactor>) -> Self {
         Protocol {
             handler,
             limits,
             status,
+            reactor,
             pool: RefCell::default(),
             date: Date::default(),
             locations: Locations::default(),
@@ -126,7 +128,7 @@ impl<H: Handler> Protocol<H> {
 
 impl<H> Protocol<H> {
     /// Gives a connection away.
-    pub(super) fn leave(&self, socket: Async<OwnedFd>, ticket: Ticket, past: Past) {
+    pub(super) fn leave(&self, socket: Socket, ticket: Ticket, past: Past) {
         let peer = ticket.peer();
         match Parcel::take_off(socket, ticket, past) {
             Ok(parcel) => (self.leave)(parcel),

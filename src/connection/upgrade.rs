@@ -1,18 +1,15 @@
 //! Connections that speak another protocol from now on.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use async_io::Async;
-use rustix::io::Errno;
-use rustix::net::{self, SendFlags};
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
-use super::wire::{Supply, Wire, half_close, poll_receive};
+use super::wire::Wire;
+use crate::reactor::Socket;
 
 /// The stream that a handler gets in place of the connection.
 ///
@@ -20,16 +17,15 @@ use super::wire::{Supply, Wire, half_close, poll_receive};
 /// goes back to the connection, which closes it politely.
 pub(super) struct UpgradedStream {
     /// `None` only while being dropped.
-    socket: Option<Async<OwnedFd>>,
+    socket: Option<Socket>,
     input: Buffer,
-    supply: Supply,
     end: Arc<Mutex<End>>,
 }
 
 /// How the connection hears that the stream was dropped.
 #[derive(Default)]
 pub(super) struct End {
-    socket: Option<Async<OwnedFd>>,
+    socket: Option<Socket>,
     over: bool,
     connection: Option<Waker>,
 }
@@ -40,13 +36,12 @@ impl UpgradedStream {
         let stream = UpgradedStream {
             socket: Some(wire.socket),
             input: wire.input,
-            supply: Supply::Unknown,
             end: Arc::clone(&end),
         };
         (stream, end)
     }
 
-    fn socket(&self) -> io::Result<&Async<OwnedFd>> {
+    fn socket(&self) -> io::Result<&Socket> {
         self.socket
             .as_ref()
             .ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -54,7 +49,7 @@ impl UpgradedStream {
 }
 
 /// Waits until the stream has been dropped.
-pub(super) fn poll_end(end: &Mutex<End>, cx: &Context<'_>) -> Poll<Option<Async<OwnedFd>>> {
+pub(super) fn poll_end(end: &Mutex<End>, cx: &Context<'_>) -> Poll<Option<Socket>> {
     let mut end = end.lock().unwrap_or_else(PoisonError::into_inner);
     if end.over {
         return Poll::Ready(end.socket.take());
@@ -96,7 +91,7 @@ impl AsyncRead for UpgradedStream {
         let Some(socket) = &this.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        poll_receive(socket, into, &mut this.supply, cx)
+        socket.poll_receive(into, cx)
     }
 }
 
@@ -107,14 +102,7 @@ impl AsyncWrite for UpgradedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let socket = self.socket()?;
-        loop {
-            match net::send(socket.get_ref(), bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => return Poll::Ready(Ok(sent)),
-                Err(Errno::AGAIN) => std::task::ready!(socket.poll_writable(cx))?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Poll::Ready(Err(error.into())),
-            }
-        }
+        socket.poll_send(bytes, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -122,6 +110,6 @@ impl AsyncWrite for UpgradedStream {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(half_close(self.socket()?))
+        Poll::Ready(self.socket()?.half_close())
     }
 }

@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol::LocalExecutor;
@@ -27,6 +28,7 @@ use crate::limits::Limits;
 use crate::listener::Address;
 use crate::parcel::Parcel;
 use crate::raw::{self, Connection, Served};
+use crate::reactor::Reactor;
 use crate::status::Status;
 use crate::transition::Transition;
 
@@ -95,6 +97,7 @@ struct Setup {
     executor: Weak<LocalExecutor<'static>>,
     limits: Limits,
     status: Status,
+    reactor: Arc<Reactor>,
     leave: Rc<dyn Fn(Parcel)>,
 }
 
@@ -144,9 +147,11 @@ impl Server {
                 executor,
                 limits,
                 status,
+                reactor,
                 leave,
             } = setup;
-            let protocol = Rc::new(Protocol::new(handler, limits, status).leaving_to(leave));
+            let protocol = Protocol::new(handler, limits, status, reactor).leaving_to(leave);
+            let protocol = Rc::new(protocol);
             attend(executor, move |parcel| {
                 connection::serve(parcel, Rc::clone(&protocol))
             })
@@ -175,6 +180,7 @@ impl Server {
             let shared = Rc::new(raw::Shared {
                 handler,
                 status: setup.status,
+                reactor: setup.reactor,
                 leave: setup.leave,
             });
             attend(setup.executor, move |parcel| {
@@ -837,12 +843,14 @@ impl Server {
         };
         status.set_generation(generation.number());
         let executor = Rc::new(LocalExecutor::new());
+        let reactor = Reactor::new().map_err(Error::reactor)?;
         let outbox = Rc::new(Outbox::default());
         let leaving = Rc::clone(&outbox);
         let attend = service(Setup {
             executor: Rc::downgrade(&executor),
             limits: options.limits.clone(),
             status: status.clone(),
+            reactor: Arc::clone(&reactor),
             leave: Rc::new(move |parcel| leaving.push(parcel)),
         });
         let addresses = parse(&addresses, options.reuse_port);
@@ -854,6 +862,7 @@ impl Server {
                 options,
                 status,
                 attend,
+                reactor,
                 outbox,
             ))
             .await

@@ -11,6 +11,7 @@ mod supervision;
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ use crate::ledger::Ledger;
 use crate::lifecycle::{Effect, Event, Phase, State, step};
 use crate::listener::{Address, BACKLOG, Listener, ListenerSet};
 use crate::pid_file::PidFile;
+use crate::reactor::Reactor;
 use crate::roster::Roster;
 use crate::status::Status;
 use crate::stub::Word;
@@ -61,6 +63,7 @@ pub(super) async fn run(
     mut options: Options,
     status: Status,
     attend: Attend,
+    reactor: Arc<Reactor>,
     outbox: Rc<Outbox>,
 ) -> Result<()> {
     let Generation {
@@ -146,6 +149,7 @@ pub(super) async fn run(
         reserve: Rc::new(Reserve::of(free_descriptors())),
         roster,
         attend,
+        reactor,
         outbox,
         control,
         pid_file: startup.pid_file,
@@ -304,6 +308,7 @@ struct Running {
     reserve: Rc<Reserve>,
     roster: Rc<Roster>,
     attend: Attend,
+    reactor: Arc<Reactor>,
     outbox: Rc<Outbox>,
     control: Control,
     pid_file: Option<PidFile>,
@@ -335,6 +340,8 @@ impl Running {
     async fn serve(mut self) {
         let roster = Rc::clone(&self.roster);
         let sweep = self.executor.spawn(async move { roster.sweep().await });
+        let reactor = Arc::clone(&self.reactor);
+        let drive = self.executor.spawn(async move { reactor.drive().await });
         if self.predecessor.as_ref().is_some_and(Predecessor::is_gone) {
             self.adoption.retire_notes();
             self.inherit_supervisor();
@@ -357,7 +364,7 @@ impl Running {
             let event = future::poll_fn(|cx| self.poll_event(cx)).await;
             self.take_step(event);
         }
-        drop(sweep);
+        drop((sweep, drive));
         // Each of them has its deadline.
         for burial in std::mem::take(&mut self.burials) {
             burial.await;

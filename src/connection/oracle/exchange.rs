@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http_types::{Body, Method, Response, StatusCode, Version};
@@ -32,6 +33,7 @@ use super::super::{Parcel, Protocol, serve};
 use super::answers::{Fault, Framing, take};
 use super::find;
 use crate::limits::Limits;
+use crate::reactor::Reactor;
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
 use crate::status::Status;
@@ -319,9 +321,10 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
             async move { answer(request, &stage.ok_or(failure(StatusCode::Gone))?).await }
         }
     };
+    let reactor = Reactor::new().unwrap();
     let left = Rc::new(RefCell::new(Vec::new()));
     let leaving = Rc::clone(&left);
-    let protocol = Protocol::new(handler, limits, Status::new(1))
+    let protocol = Protocol::new(handler, limits, Status::new(1), Arc::clone(&reactor))
         .leaving_to(Rc::new(move |parcel| leaving.borrow_mut().push(parcel)));
     let protocol = Rc::new(protocol);
     let roster = Rc::new(Roster::default());
@@ -332,6 +335,10 @@ async fn perform(stage: Rc<Stage>, script: &[u8]) -> (Vec<u8>, Vec<u8>, bool) {
     set_socket_send_buffer_size(&theirs, 4096).unwrap();
     let ticket = roster.admit(Peer::Unix, "");
     let mut next = Some(Parcel::fresh(OwnedFd::from(theirs), ticket));
+    let _drive = stage.spawn({
+        let reactor = Arc::clone(&reactor);
+        async move { reactor.drive().await }
+    });
     let server = stage.spawn(async move {
         // Wherever it goes, the client sees one connection.
         while let Some(parcel) = next {
