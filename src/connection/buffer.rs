@@ -65,9 +65,20 @@ impl Buffer {
     }
 
     pub(super) fn append(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        self.room()[..bytes.len()].copy_from_slice(bytes);
-        self.commit(bytes.len());
+        self.append_all([bytes]);
+    }
+
+    /// Appends one piece after the other, which makes room only once.
+    pub(super) fn append_all<const N: usize>(&mut self, pieces: [&[u8]; N]) {
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.reserve(length);
+        let mut room = self.room();
+        for piece in pieces {
+            let (place, rest) = room.split_at_mut(piece.len());
+            place.copy_from_slice(piece);
+            room = rest;
+        }
+        self.commit(length);
     }
 
     /// Inserts `bytes` after the oldest `position` bytes.
@@ -102,5 +113,7 @@ mod tests {
         assert_eq!(buffer.bytes(), b"ef12ghijk");
         buffer.consume(usize::MAX);
         assert!(buffer.is_empty());
+        buffer.append_all([b"abc", b"", b"defghi"]);
+        assert_eq!(buffer.bytes(), b"abcdefghi");
     }
 }

@@ -268,7 +268,8 @@ impl Scan {
 /// The fields that decide how the message is read.
 #[derive(Default)]
 struct Fields<'a> {
-    host: Option<&'a str>,
+    /// Not checked yet: what is asked for again and again is known to be well.
+    host: Option<&'a [u8]>,
     content_length: Option<u64>,
     /// Codings, in order.
     transfer_encoding: Option<Coding>,
@@ -298,7 +299,7 @@ impl<'a> Fields<'a> {
                     if fields.host.is_some() {
                         return Err(Refusal::bad("there are several Host fields"));
                     }
-                    fields.host = Some(authority(header.value, Empty::Allowed)?);
+                    fields.host = Some(header.value);
                 }
                 6 if is("expect") => match header.value.eq_ignore_ascii_case(b"100-continue") {
                     // RFC 9110 section 10.1.1: an HTTP/1.0 client cannot have
@@ -523,18 +524,19 @@ const LOCATIONS: usize = 32;
 const LOCATION_BYTES: usize = 256;
 
 impl Locations {
-    /// As [`locate`]; the target comes along because it need not be copied.
+    /// As [`locate`], of a host that has not been checked; the target comes
+    /// along because it need not be copied.
     fn locate<'a>(
         &self,
         method: Method,
         target: &'a str,
-        host: &'a str,
+        host: &'a [u8],
     ) -> Result<(Url, Option<&'a str>, Arc<str>), Refusal> {
         // FNV-1a. Who makes things collide on purpose gains nothing but that
         // they are parsed.
         let hash = target
             .bytes()
-            .chain(host.bytes())
+            .chain(host.iter().copied())
             .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
@@ -543,10 +545,11 @@ impl Locations {
         if plain
             && let Some(known) = &self.slots.borrow()[place]
             && *known.target == *target
-            && *known.host == *host
+            && known.host.as_bytes() == host
         {
             return Ok((known.url.clone(), None, Arc::clone(&known.target)));
         }
+        let host = authority(host, Empty::Allowed)?;
         let (url, authority) = locate(method, target, host)?;
         let target: Arc<str> = target.into();
         if plain && host.len() + target.len() <= LOCATION_BYTES {

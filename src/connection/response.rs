@@ -283,7 +283,9 @@ impl Given {
                 return Err("a header name is malformed");
             }
             for value in values {
-                if value.as_str().bytes().any(is_forbidden_in_value) {
+                // All of them, which the compiler does many at a time.
+                let bytes = value.as_str().bytes();
+                if bytes.fold(false, |found, byte| found | is_forbidden_in_value(byte)) {
                     return Err("a header value contains a control character");
                 }
             }
@@ -327,6 +329,9 @@ struct Fields<'a> {
     date: Option<&'a str>,
 }
 
+/// How many fields are put in order without the heap.
+const FEW: usize = 12;
+
 /// Writes a head without the machinery of `format!`, which takes several times
 /// as long as the copying.
 fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
@@ -337,31 +342,44 @@ fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
     } else {
         status.canonical_reason()
     };
-    output.append(b"HTTP/1.1 ");
-    write_number(output, u64::from(u16::from(status)));
-    output.append(b" ");
-    output.append(phrase.as_bytes());
-    output.append(b"\r\n");
+    let code = Digits::of(u64::from(u16::from(status)));
+    output.append_all([
+        b"HTTP/1.1 ",
+        code.as_bytes(),
+        b" ",
+        phrase.as_bytes(),
+        b"\r\n",
+    ]);
     if let Some(connection) = fields.connection {
-        write_field(output, "connection", connection);
+        write_field(output, "connection", connection.as_bytes());
     }
     if let Some(length) = fields.length {
-        output.append(b"content-length: ");
-        write_number(output, length);
-        output.append(b"\r\n");
+        write_field(output, "content-length", Digits::of(length).as_bytes());
     }
     if let Some(date) = fields.date {
-        write_field(output, "date", date);
+        write_field(output, "date", date.as_bytes());
     }
-    let mut headers: Vec<_> = response.iter().collect();
-    headers.sort_unstable_by_key(|(name, _)| name.as_str());
-    for (name, values) in headers {
+    let mut few = [None; FEW];
+    let mut many;
+    let count = response.iter().count();
+    let headers = match few.get_mut(..count) {
+        Some(few) => few,
+        None => {
+            many = vec![None; count];
+            &mut many[..]
+        }
+    };
+    for (place, header) in headers.iter_mut().zip(response) {
+        *place = Some(header);
+    }
+    headers.sort_unstable_by_key(|header| header.map(|(name, _)| name.as_str()));
+    for (name, values) in headers.iter().flatten() {
         match name.as_str() {
             "content-length" | "transfer-encoding" => {}
             "connection" if !fields.connection_as_given => {}
             name => {
-                for value in values {
-                    write_field(output, name, value.as_str());
+                for value in *values {
+                    write_field(output, name, value.as_str().as_bytes());
                 }
             }
         }
@@ -369,24 +387,33 @@ fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
     output.append(b"\r\n");
 }
 
-fn write_field(output: &mut Buffer, name: &str, value: &str) {
-    output.append(name.as_bytes());
-    output.append(b": ");
-    output.append(value.as_bytes());
-    output.append(b"\r\n");
+fn write_field(output: &mut Buffer, name: &str, value: &[u8]) {
+    output.append_all([name.as_bytes(), b": ", value, b"\r\n"]);
 }
 
-fn write_number(output: &mut Buffer, mut number: u64) {
-    // A u64 has at most so many digits.
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + (number % 10) as u8;
-        number /= 10;
-        start -= 1;
-        if number == 0 {
-            break;
+/// A number as it is written.
+struct Digits {
+    // A u64 has at most so many.
+    digits: [u8; 20],
+    start: usize,
+}
+
+impl Digits {
+    fn of(mut number: u64) -> Self {
+        let mut digits = [b'0'; 20];
+        let mut start = digits.len();
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (number % 10) as u8;
+            number /= 10;
+            start -= 1;
+            if number == 0 {
+                break;
+            }
         }
+        Digits { digits, start }
     }
-    output.append(&digits[start..]);
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
+    }
 }
