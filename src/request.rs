@@ -37,7 +37,8 @@ use crate::status::Status;
 /// }
 /// ```
 pub struct Request {
-    inner: http_types::Request,
+    // It is large, and goes through many hands on its way to the handler.
+    inner: Box<http_types::Request>,
     target: Arc<str>,
     /// Every value of each field that has a value beyond ASCII, in the order
     /// of arrival.
@@ -52,7 +53,7 @@ pub(crate) type RawHeaders = Vec<(Box<str>, Box<[u8]>)>;
 
 impl Request {
     pub(crate) fn new(
-        inner: http_types::Request,
+        inner: Box<http_types::Request>,
         target: Arc<str>,
         raw: RawHeaders,
         peer: Peer,
@@ -144,7 +145,7 @@ impl From<Request> for http_types::Request {
         let peer = request.peer();
         let mut inner = request.inner;
         inner.set_peer_addr(peer);
-        inner
+        *inner
     }
 }
 
@@ -170,7 +171,7 @@ mod tests {
         inner.append_header("x-plain", "2");
         inner.insert_header("x-name", "caf%C3%A9");
         Request::new(
-            inner,
+            Box::new(inner),
             "/b".into(),
             vec![("x-name".into(), (*"café".as_bytes()).into())],
             Peer::Tcp(([127, 0, 0, 1], 4711).into()),

@@ -28,7 +28,7 @@ use crate::request::RawHeaders;
 #[derive(Debug)]
 pub(super) struct Head {
     /// The request without its body.
-    pub(super) request: http_types::Request,
+    pub(super) request: Box<http_types::Request>,
     pub(super) target: Arc<str>,
     pub(super) raw: RawHeaders,
     pub(super) version: Protocol,
@@ -212,7 +212,7 @@ impl Scan {
         let (url, authority, target) =
             locations.locate(line.method, target, fields.host.unwrap_or_default())?;
 
-        let mut request = http_types::Request::new(line.method, url);
+        let mut request = Box::new(http_types::Request::new(line.method, url));
         request.set_version(Some(match line.version {
             Protocol::Http10 => Version::Http1_0,
             Protocol::Http11 => Version::Http1_1,

@@ -500,7 +500,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Reads the next request head.
-    async fn next(&mut self) -> Result<Box<Head>, Otherwise> {
+    async fn next(&mut self) -> Result<Head, Otherwise> {
         let limits = &self.protocol.limits;
         let mut scan = Scan::default();
         let mut begun = false;
@@ -522,7 +522,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
                         return match head {
-                            Ok(head) => Ok(Box::new(head)),
+                            Ok(head) => Ok(head),
                             Err(refusal) => Err(Otherwise::Refused(refusal, scan.method())),
                         };
                     }
@@ -606,7 +606,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
     /// What is large is in functions that are not `async`, because it would
     /// stay in this future to the end, and this future is made anew for each
     /// request that finds its connection idle.
-    async fn exchange(&mut self, head: Box<Head>) -> After {
+    async fn exchange(&mut self, head: Head) -> After {
         self.ticket.touch();
         let asked = Asked {
             method: head.request.method(),
@@ -672,7 +672,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
     /// Calls the handler; `None`: it panicked before it had a future.
     fn call(
         &mut self,
-        head: Box<Head>,
+        head: Head,
     ) -> Option<impl Future<Output = http_types::Result<Response>> + use<'p, H>> {
         let Head {
             mut request,
@@ -681,7 +681,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             framing,
             expects_continue,
             ..
-        } = *head;
+        } = head;
         self.ticket.set_activity(Activity::Busy, Instant::now());
         self.ticket
             .set_request(Some((request.method(), Arc::clone(&target))));
@@ -707,7 +707,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Makes of what the handler did a response that can be sent, and begins
     /// it; `None`: there is no such response.
-    fn settle(&mut self, outcome: Result<Response, Unanswered>, asked: &Asked) -> Option<Settled> {
+    fn settle(
+        &mut self,
+        outcome: Result<Box<Response>, Unanswered>,
+        asked: &Asked,
+    ) -> Option<Settled> {
         let Asked { method, target, .. } = asked;
         let peer = self.ticket.peer();
         let mut response = match (outcome, self.body_failure()) {
@@ -722,7 +726,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             }
             (Ok(response), _) => response,
             // Whatever the handler made of it, the client is at fault.
-            (Err(Unanswered::Error(_)), Some(failure)) => failure.refusal().into(),
+            (Err(Unanswered::Error(_)), Some(failure)) => Box::new(failure.refusal().into()),
             (Err(Unanswered::Error(error)), None) => {
                 let status = match error.status() {
                     status if status.is_client_error() || status.is_server_error() => status,
@@ -732,18 +736,18 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     true => log::error!("{method} {target} of {peer} failed: {error}"),
                     false => log::warn!("{method} {target} of {peer} failed: {error}"),
                 }
-                plain(status, status.canonical_reason())
+                Box::new(plain(status, status.canonical_reason()))
             }
             (Err(Unanswered::Panic), _) => {
                 log::error!("the handler panicked at {method} {target} of {peer}");
-                internal_error()
+                Box::new(internal_error())
             }
             (Err(Unanswered::Overdue), _) => {
                 log::warn!("the handler took too long for {method} {target} of {peer}");
-                plain(
+                Box::new(plain(
                     StatusCode::ServiceUnavailable,
                     "the request took too long to answer",
-                )
+                ))
             }
         };
 
@@ -755,7 +759,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
         if is_false_tunnel(&response, &exchange) {
             // Applications that answer any method alike mean no tunnel.
-            response = plain(StatusCode::NotImplemented, "there are no tunnels here");
+            *response = plain(StatusCode::NotImplemented, "there are no tunnels here");
         }
         let mut upgrade = None;
         if is_switching(&response, &exchange) {
@@ -773,7 +777,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     "{method} {target} of {peer} cannot be upgraded: its body is unread, or the \
                      handler has called send_upgrade"
                 );
-                response = internal_error();
+                *response = internal_error();
                 exchange.persistent = false;
             }
         }
@@ -783,7 +787,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             Err(reason) => {
                 log::error!("the response to {method} {target} cannot be sent: {reason}");
                 upgrade = None;
-                self.reply(internal_error(), &exchange).ok()?
+                self.reply(Box::new(internal_error()), &exchange).ok()?
             }
         };
         Some(Settled {
@@ -821,7 +825,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
         self.ticket.touch();
         let beginning = self.output.len();
-        let Ok(mut reply) = self.reply(refusal.into(), &exchange) else {
+        let Ok(mut reply) = self.reply(Box::new(refusal.into()), &exchange) else {
             return After::Gone;
         };
         self.ticket.set_activity(Activity::Busy, Instant::now());
@@ -898,7 +902,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Runs the handler, while looking after deadlines and after what the
     /// client is owed in the meantime.
-    async fn handle<F>(&mut self, mut handling: Pin<&mut Option<F>>) -> Result<Response, Unanswered>
+    async fn handle<F>(
+        &mut self,
+        mut handling: Pin<&mut Option<F>>,
+    ) -> Result<Box<Response>, Unanswered>
     where
         F: Future<Output = http_types::Result<Response>>,
     {
@@ -925,7 +932,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     return Poll::Ready(Err(Unanswered::Panic));
                 };
                 match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
-                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(response)),
+                    // It is large, and goes through many hands from here.
+                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(Box::new(response))),
                     Ok(Poll::Ready(Err(error))) => {
                         return Poll::Ready(Err(Unanswered::Error(error)));
                     }
@@ -975,7 +983,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Begins a response.
-    fn reply(&mut self, response: Response, exchange: &Exchange) -> Result<Reply, &'static str> {
+    fn reply(
+        &mut self,
+        response: Box<Response>,
+        exchange: &Exchange,
+    ) -> Result<Reply, &'static str> {
         if self.output.has_no_memory() {
             self.output = Buffer::new(self.protocol.take_memory());
         }

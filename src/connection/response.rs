@@ -73,7 +73,7 @@ impl Reply {
     ///
     /// If it cannot be sent: why not. Nothing has been written then.
     pub(super) fn new(
-        mut response: Response,
+        mut response: Box<Response>,
         exchange: &Exchange,
         date: &str,
         output: &mut Buffer,
@@ -153,7 +153,7 @@ impl Reply {
             if let Some(date) = fields.date {
                 response.insert_header(&DATE, date);
             }
-            Coding::Chunked(Box::new(Encoder::new(response, exchange.method)))
+            Coding::Chunked(Box::new(Encoder::new(*response, exchange.method)))
         };
         Ok(Reply { coding, persistent })
     }
