@@ -861,9 +861,11 @@ impl Server {
                 addresses,
                 options,
                 status,
-                attend,
-                reactor,
-                outbox,
+                run::Traffic {
+                    attend,
+                    reactor,
+                    outbox,
+                },
             ))
             .await
     }

@@ -55,6 +55,14 @@ const PREDECESSOR: Duration = Duration::from_secs(10);
 /// How late a clock has to ring for us to believe that we have stood still.
 const INDULGENCE: Duration = Duration::from_secs(1);
 
+/// What becomes of connections, whatever state the process is in.
+pub(super) struct Traffic {
+    pub(super) attend: Attend,
+    pub(super) reactor: Arc<Reactor>,
+    /// Where they go that leave.
+    pub(super) outbox: Rc<Outbox>,
+}
+
 /// Starts up, serves, and returns when the process is to exit.
 pub(super) async fn run(
     executor: Rc<LocalExecutor<'static>>,
@@ -62,10 +70,13 @@ pub(super) async fn run(
     addresses: Result<Vec<Address>>,
     mut options: Options,
     status: Status,
-    attend: Attend,
-    reactor: Arc<Reactor>,
-    outbox: Rc<Outbox>,
+    traffic: Traffic,
 ) -> Result<()> {
+    let Traffic {
+        attend,
+        reactor,
+        outbox,
+    } = traffic;
     let Generation {
         number,
         predecessor,
