@@ -439,6 +439,13 @@ impl Roster {
         }
     }
 
+    /// The deadline of each connection.
+    #[cfg(test)]
+    pub(crate) fn deadlines(&self) -> Vec<Option<Instant>> {
+        let entries = self.entries.borrow();
+        entries.iter().map(|(_, it)| it.deadline.get()).collect()
+    }
+
     /// Tells every connection whose deadline has passed.
     pub(crate) fn expire(&self, now: Instant) {
         let mut earliest: Option<Instant> = None;

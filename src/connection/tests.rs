@@ -844,9 +844,13 @@ fn a_drain_that_is_taken_back_leaves_no_trace() {
         client.send(get).await;
         client.until("GET /x").await;
         world.roster.start_drain();
-        smol::future::yield_now().await;
+        world.settle().await;
         world.roster.end_drain();
-        smol::Timer::after(Duration::from_millis(600)).await;
+        world.settle().await;
+        // The grace would be over by then.
+        world
+            .roster
+            .expire(Instant::now() + Duration::from_millis(600));
         client.send(get).await;
         let answer = client.until("GET /x").await;
         assert!(!answer.contains("connection: close"), "{answer}");
@@ -903,27 +907,31 @@ fn an_upgraded_connection_speaks_on_and_stays_on_the_roster() {
 
 #[test]
 fn empty_lines_do_not_keep_a_connection() {
-    let tiny = Duration::from_millis(50);
-    let limits = || Limits::default().linger_timeout(tiny);
     let get = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
-    for (limits, first, draining) in [
-        (limits().keep_alive_timeout(tiny), get, false),
-        (limits().head_timeout(tiny), "\r\n", false),
-        (limits().drain_grace(tiny), get, true),
-    ] {
-        let world = World::new(limits, api);
+    for (first, draining) in [(get, false), ("\r\n", false), (get, true)] {
+        let world = World::new(Limits::default(), api);
         world.run(async {
             let mut client = world.connect();
             client.send(first).await;
-            if draining {
+            if first == get {
                 client.until("GET /x").await;
+            }
+            if draining {
                 world.roster.start_drain();
             }
-            while world.roster.len() > 0 {
-                // It fails once the server has closed.
-                let _ = client.0.write_all(b"\r\n").await;
-                smol::Timer::after(Duration::from_millis(5)).await;
+            world.settle().await;
+            let deadlines = world.roster.deadlines();
+            assert!(matches!(deadlines[..], [Some(_)]), "{deadlines:?}");
+            for _ in 0..3 {
+                client.send("\r\n").await;
+                world.settle().await;
+                assert_eq!(world.roster.deadlines(), deadlines);
             }
+            let last = deadlines[0].unwrap();
+            world.roster.expire(last);
+            client.rest().await;
+            drop(client);
+            world.roster.empty().await;
         });
     }
 }
