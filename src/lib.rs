@@ -10,25 +10,31 @@
 //! nothing of it: their connections stay open.
 //!
 //! ```no_run
+//! use std::process::ExitCode;
+//!
 //! use heirloom::{Response, Server};
 //!
-//! fn main() -> heirloom::Result<()> {
-//!     Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
-//!         .listen("127.0.0.1:8000")
-//!         .run()
+//! fn main() -> heirloom::Result<ExitCode> {
+//!     heirloom::run(|generation| {
+//!         Server::new(|_request| async { Ok(Response::from("Hello, world!\n")) })
+//!             .generation(generation)
+//!             .listen("127.0.0.1:8000")
+//!             .serve()
+//!     })
 //! }
 //! ```
 //!
-//! From the top, you will meet three types:
+//! From the top, you will meet a function and three types:
 //!
+//! - [`run`] is the whole of a `main`: it begins the generation, runs what you
+//!   make of it, and lets the first process stay where that is needed, as in a
+//!   container.
 //! - [`Server`] is what you configure and run: a handler, addresses, timeouts.
 //! - [`Request`] is what a handler gets; it answers with a [`Response`]. Both
 //!   are those of [`http_types`], the request with what a server knows besides.
 //!   Instead of them, [`Server::raw`] gives a handler each [`Connection`].
-//! - [`Generation`] is this process as one of a chain. A `main` that does
-//!   something before it makes a server, such as reading a configuration,
-//!   begins its generation first, or is [`run`], which does that and lets the
-//!   first process stay.
+//! - [`Generation`] is this process as one of a chain. A `main` that has an
+//!   executor of its own begins it itself, before it reads its configuration.
 //!
 //! [`Status`] tells handlers and background tasks whether the process is
 //! draining, and lets them hold its exit; [`Transition`] tells a callback what

@@ -12,19 +12,23 @@
 //! both speak.
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use heirloom::{Phase, Server, Transition};
 
-fn main() -> heirloom::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8000".into());
-    let app = app();
-    Server::new(move |request| {
-        let app = app.clone();
-        async move { app.respond(request).await }
+fn main() -> heirloom::Result<ExitCode> {
+    heirloom::run(|generation| {
+        let address = std::env::args().nth(1).unwrap_or("127.0.0.1:8000".into());
+        let app = app();
+        Server::new(move |request| {
+            let app = app.clone();
+            async move { app.respond(request).await }
+        })
+        .generation(generation)
+        .listen(&address)
+        .on_transition(announce)
+        .serve()
     })
-    .listen(&address)
-    .on_transition(announce)
-    .run()
 }
 
 fn app() -> tide::Server<()> {
