@@ -69,6 +69,8 @@ mod deaths;
 mod figures;
 #[path = "handover/findings.rs"]
 mod findings;
+#[path = "handover/inside.rs"]
+mod inside;
 #[path = "handover/journal.rs"]
 mod journal;
 #[path = "handover/latency.rs"]

@@ -227,6 +227,7 @@ impl Bench {
             probation: self.probation,
             hand_over: true,
             journal: None,
+            trouble: None,
         };
         self.cores
             .beside_service(|| Service::start(self.command(), &character))?

@@ -108,6 +108,7 @@ pub(crate) fn measure(
         probation: bench.probation,
         hand_over: true,
         journal: None,
+        trouble: None,
     };
     let mut crowded = bench.start(&character)?;
     let mut empty = bench.start(&character)?;

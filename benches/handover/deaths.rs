@@ -1,6 +1,5 @@
 //! Successors that die just after they took over, under load: what is saved?
 
-use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use crate::client::{Failures, Policy};
 use crate::crowd::Crowd;
 use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
+use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::Audit;
 use crate::service::Character;
 use crate::traffic::{Manner, Record, Traffic};
@@ -36,33 +36,6 @@ const QUICK: usize = 8;
 const SLOW: usize = 8;
 const NEW: usize = 2;
 
-/// A successor that was killed.
-struct Death {
-    pid: u32,
-    /// When it was asked for.
-    asked: Instant,
-    /// When the signal was sent.
-    killed: Instant,
-    /// When the predecessor said that it serves again.
-    undone: Instant,
-}
-
-/// Where the requests were that failed.
-#[derive(Default)]
-struct Inside {
-    /// In a handler of a killed process.
-    begun: u64,
-    /// On a connection that a killed process had accepted, so that it ended
-    /// with it.
-    accepted: u64,
-    /// On one that a killed process had noted as being in use: in which
-    /// processes. Each had just read from it, or just answered, and can have
-    /// been at that with one connection at a time.
-    in_use: HashSet<u32>,
-    /// Elsewhere: which ones.
-    outside: Vec<String>,
-}
-
 /// Restarts a service that has idle connections, and kills each successor.
 pub(crate) fn measure(
     bench: &Bench,
@@ -76,6 +49,7 @@ pub(crate) fn measure(
         probation: PROBATION,
         hand_over: true,
         journal: Some(journal.path().to_owned()),
+        trouble: None,
     })?;
     let mut crowd = Crowd::gather(service.address, connections)?;
     let traffic = Traffic::begin(service.address, manners())?;
@@ -89,6 +63,7 @@ pub(crate) fn measure(
         successor.signal(Signal::KILL)?;
         service.undone()?;
         died.push(Death {
+            role: Role::Successor,
             pid: successor.pid.as_raw_nonzero().get().unsigned_abs(),
             asked,
             killed,
@@ -191,51 +166,6 @@ pub(crate) fn measure(
     Ok(())
 }
 
-impl Inside {
-    fn add(
-        &mut self,
-        client: usize,
-        record: &Record,
-        manner: Manner,
-        audit: &Audit,
-        deaths: &[Death],
-    ) {
-        for failed in &record.failed {
-            let handled_by = audit.in_vain.get(&(client, failed.number)).copied();
-            let answered_before = failed.answered_before.map(|author| author.pid);
-            let died = || deaths.iter().filter(|death| death.killed < failed.to);
-            let at_death = died().find(|death| failed.from < death.undone);
-            // A client that is slow to see an answer asks again when its
-            // connection has long been lost with whoever gave the answer.
-            let in_use_at =
-                at_death.or_else(|| died().find(|death| Some(death.pid) == answered_before));
-            match (handled_by, manner.policy) {
-                (Some(pid), _) if died().any(|death| death.pid == pid) => self.begun += 1,
-                (None, Policy::NewConnection) if at_death.is_some() => self.accepted += 1,
-                (None, Policy::KeepAlive)
-                    if in_use_at.is_some_and(|death| self.in_use.insert(death.pid)) => {}
-                _ => {
-                    let last = deaths.iter().rfind(|death| death.asked < failed.to);
-                    let since =
-                        |at: Instant| last.map(|it| at.saturating_duration_since(it.killed));
-                    self.outside.push(format!(
-                        "request {} of client {client}, {}, {}; begun {:.1?}, failed {:.1?} after \
-                         process {:?} was killed, which was told after {:.1?}; handled by \
-                         {handled_by:?}; before it, {answered_before:?} answered on its connection",
-                        failed.number,
-                        manner.policy,
-                        failed.failure,
-                        since(failed.from),
-                        since(failed.to),
-                        last.map(|it| it.pid),
-                        last.map(|it| it.undone.duration_since(it.killed)),
-                    ));
-                }
-            }
-        }
-    }
-}
-
 fn manners() -> Vec<Manner> {
     let quick = Manner {
         policy: Policy::KeepAlive,
@@ -265,21 +195,12 @@ struct Silences {
 
 impl Silences {
     fn add(&mut self, record: &Record, deaths: &[Death]) {
-        let answers: Vec<Instant> = record.answers.iter().flatten().map(|it| it.at).collect();
-        let longest = |from: Instant, to: Instant| {
-            answers
-                .iter()
-                .zip(answers.iter().skip(1))
-                // Those that end or begin in this time.
-                .filter(|(before, after)| **after > from && **before < to)
-                .map(|(before, after)| after.duration_since(*before))
-                .max()
-                .unwrap_or_default()
-        };
         for death in deaths {
-            self.before.add(longest(death.asked, death.killed));
+            self.before
+                .add(longest_silence(record, death.asked, death.killed));
+            let recovered = death.killed + RECOVERY;
             self.after
-                .add(longest(death.killed, death.killed + RECOVERY));
+                .add(longest_silence(record, death.killed, recovered));
         }
     }
 }

@@ -54,6 +54,7 @@ pub(crate) fn measure(
         probation: bench.probation,
         hand_over: true,
         journal: None,
+        trouble: None,
     })?;
     let clock = Clockwork::begin(service.address, rate)?;
     let mut steady = Vec::new();

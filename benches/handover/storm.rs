@@ -4,19 +4,16 @@ use std::time::Instant;
 
 use tempfile::NamedTempFile;
 
-use crate::client::{Failures, Policy};
+use crate::client::Failures;
 use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
 use crate::journal::Audit;
 use crate::service::Character;
-use crate::traffic::{Manner, Record, Traffic};
+use crate::traffic::{Record, Traffic, mixed};
 use crate::{Bench, Fallible};
 
 /// How many clients there are.
 const CLIENTS: usize = 64;
-
-/// How many requests a client that pipelines sends at once, at most.
-const DEPTH: usize = 8;
 
 /// Answers before the first restart, so many that every client has some.
 const WARM: u64 = 100 * CLIENTS as u64;
@@ -123,18 +120,6 @@ impl Storm {
     }
 }
 
-fn manners() -> Vec<Manner> {
-    (0..CLIENTS)
-        .map(|number| Manner {
-            policy: Policy::KeepAlive,
-            depth: if number % 2 == 0 { 1 } else { DEPTH },
-            // Not all, for what is cut arrives more slowly.
-            is_cut: number % 4 < 2,
-            is_slow: false,
-        })
-        .collect()
-}
-
 fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
     let journal = NamedTempFile::new()?;
     let mut service = bench.start(&Character {
@@ -142,8 +127,9 @@ fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
         probation: bench.probation,
         hand_over,
         journal: Some(journal.path().to_owned()),
+        trouble: None,
     })?;
-    let traffic = Traffic::begin(service.address, manners())?;
+    let traffic = Traffic::begin(service.address, mixed(CLIENTS))?;
     traffic.warm_up(WARM)?;
     let begun = Instant::now();
     let mut serving = Figure::default();

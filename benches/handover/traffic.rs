@@ -49,6 +49,22 @@ pub(crate) struct Manner {
     pub(crate) is_slow: bool,
 }
 
+/// How many requests a client that pipelines sends at once, at most.
+const DEPTH: usize = 8;
+
+/// So many clients that keep their connections, of all manners but slow ones.
+pub(crate) fn mixed(clients: usize) -> Vec<Manner> {
+    (0..clients)
+        .map(|number| Manner {
+            policy: Policy::KeepAlive,
+            depth: if number % 2 == 0 { 1 } else { DEPTH },
+            // Not all, for what is cut arrives more slowly.
+            is_cut: number % 4 < 2,
+            is_slow: false,
+        })
+        .collect()
+}
+
 /// What one client has met.
 #[derive(Default)]
 pub(crate) struct Record {
@@ -71,7 +87,9 @@ pub(crate) struct Record {
 pub(crate) struct Failed {
     pub(crate) number: usize,
     pub(crate) failure: Failure,
-    /// Who gave the last answer on the same connection, if there was one.
+    /// Who gave the first answer on the same connection, and who the last, if
+    /// there was one.
+    pub(crate) answered_first: Option<Author>,
     pub(crate) answered_before: Option<Author>,
     /// When it was sent, at the earliest.
     pub(crate) from: Instant,
@@ -111,6 +129,7 @@ impl Traffic {
                             manner,
                             dice: Dice(number.into()),
                             kept: None,
+                            first: 0,
                             record: Record::default(),
                         };
                         executor.spawn(client.work(Arc::clone(&told), Arc::clone(&counter)))
@@ -172,6 +191,8 @@ struct Client {
     manner: Manner,
     dice: Dice,
     kept: Option<Async<TcpStream>>,
+    /// The number of the first request on that connection.
+    first: usize,
     record: Record,
 }
 
@@ -223,6 +244,8 @@ impl Client {
                 Err(failure) => {
                     let last = self.record.answers.last().copied().flatten();
                     let answered_before = last.filter(|_| is_kept || after > before);
+                    let first = self.record.answers.get(self.first).copied().flatten();
+                    let answered_first = first.filter(|_| answered_before.is_some());
                     // What was sent behind the one that failed has failed, too.
                     for number in after..after + unanswered {
                         self.record.failures.add(failure.clone(), begun.elapsed());
@@ -230,6 +253,7 @@ impl Client {
                         self.record.failed.push(Failed {
                             number,
                             failure: failure.clone(),
+                            answered_first: answered_first.map(|it| it.by),
                             answered_before: answered_before.map(|it| it.by),
                             from: begun,
                             to: Instant::now(),
@@ -312,6 +336,7 @@ impl Client {
                     .await
                     .map_err(|error| Failure::of(&error, "connecting"))?;
                 self.record.connections += 1;
+                self.first = self.record.answers.len();
                 stream
             }
         };
@@ -413,7 +438,7 @@ fn body(client: u32, number: usize, length: usize) -> Vec<u8> {
 
 /// Random numbers, the same in each run (Steele, Lea, Flood: Fast splittable
 /// pseudorandom number generators).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
     fn roll(&mut self) -> u64 {
@@ -425,13 +450,13 @@ impl Dice {
     }
 
     /// From one to `most`, which is not zero.
-    fn up_to(&mut self, most: usize) -> usize {
+    pub(crate) fn up_to(&mut self, most: usize) -> usize {
         let most = most as u64;
         usize::try_from(1 + self.roll() % most).unwrap_or(1)
     }
 
     /// From zero to one.
-    fn share(&mut self) -> f64 {
+    pub(crate) fn share(&mut self) -> f64 {
         self.roll() as f64 / u64::MAX as f64
     }
 }

@@ -37,6 +37,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// the stragglers' names.
 const DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a successor may take to become ready, which it is at once as a
+/// rule.
+const READINESS: Duration = Duration::from_secs(2);
+
 /// The smallest page there is; writing to each of them makes memory resident.
 const PAGE: usize = 4096;
 
@@ -56,30 +60,67 @@ pub(crate) struct Character {
     pub(crate) hand_over: bool,
     /// Where requests with a number are noted.
     pub(crate) journal: Option<PathBuf>,
+    /// Where a successor finds what is wrong with it ([`Trouble`]).
+    pub(crate) trouble: Option<PathBuf>,
 }
+
+/// What is wrong with a successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    None,
+    /// It ends when it reads its configuration.
+    Broken,
+    /// It does not become ready.
+    Hangs,
+}
+
+impl Trouble {
+    /// As which the successors find it from now on.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Trouble::None => "",
+            Trouble::Broken => "broken",
+            Trouble::Hangs => "hangs",
+        }
+    }
+
+    fn find(path: &Path) -> Fallible<Self> {
+        let word = std::fs::read_to_string(path)?;
+        let known = [Trouble::None, Trouble::Broken, Trouble::Hangs];
+        let found = known.into_iter().find(|known| known.word() == word);
+        Ok(found.ok_or_else(|| format!("there is no trouble `{word}`"))?)
+    }
+}
+
+/// Stands for no file on the command line.
+const NO_FILE: &str = "-";
 
 impl Character {
     fn arguments(&self) -> Vec<OsString> {
-        let journal = self.journal.as_ref().map(OsString::from);
-        [
+        let file = |path: &Option<PathBuf>| match path {
+            Some(path) => path.into(),
+            None => NO_FILE.into(),
+        };
+        vec![
             SERVE.into(),
             self.ballast_mib.to_string().into(),
             self.probation.as_millis().to_string().into(),
             self.hand_over.to_string().into(),
+            file(&self.journal),
+            file(&self.trouble),
         ]
-        .into_iter()
-        .chain(journal)
-        .collect()
     }
 
     /// Understands what [`Character::arguments`] made.
     pub(crate) fn parse(arguments: &[String]) -> Fallible<Self> {
+        let file = |path: &String| (path != NO_FILE).then(|| PathBuf::from(path));
         match arguments {
-            [ballast, probation, hand_over, journal @ ..] if journal.len() <= 1 => Ok(Character {
+            [ballast, probation, hand_over, journal, trouble] => Ok(Character {
                 ballast_mib: ballast.parse()?,
                 probation: Duration::from_millis(probation.parse()?),
                 hand_over: hand_over.parse()?,
-                journal: journal.first().map(PathBuf::from),
+                journal: file(journal),
+                trouble: file(trouble),
             }),
             _ => Err(format!("{SERVE} does not take {arguments:?}").into()),
         }
@@ -104,6 +145,13 @@ pub(crate) fn serve(character: Character) -> Fallible<()> {
         Some(path) => Some(Rc::new(Journal::open(path, number)?)),
         None => None,
     };
+    let trouble = match &character.trouble {
+        Some(path) if number > 1 => Trouble::find(path)?,
+        _ => Trouble::None,
+    };
+    if trouble == Trouble::Broken {
+        return Err("the configuration is broken, as it was to be".into());
+    }
     let signature: Rc<str> = format!("pid {} gen {number}\n", std::process::id()).into();
     let lifeline = io::stdin().as_fd().try_clone_to_owned()?;
     let server = Server::new(move |request| answer(request, signature.clone(), journal.clone()))
@@ -112,6 +160,13 @@ pub(crate) fn serve(character: Character) -> Fallible<()> {
         .probation(character.probation)
         .hand_over(character.hand_over)
         .drain_timeout(DRAIN)
+        .ready_timeout(READINESS)
+        .ready_when(async move {
+            match trouble {
+                Trouble::Hangs => smol::future::pending().await,
+                Trouble::None | Trouble::Broken => Ok(()),
+            }
+        })
         .limits(
             Limits::default()
                 .keep_alive_timeout(Duration::MAX)
@@ -284,7 +339,7 @@ pub(crate) struct Service {
 pub(crate) struct Member {
     pub(crate) generation: u64,
     pub(crate) pid: Pid,
-    pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
 }
 
 /// What the generations have in common, and what is left to do when they are
@@ -293,14 +348,14 @@ pub(crate) struct Member {
 /// They form a process group, and none of them outlives this value: the group
 /// is killed when it is dropped.
 pub(crate) struct Family {
-    group: Pid,
+    pub(crate) group: Pid,
     /// The other end of the service's standard input, which keeps it alive.
     _lifeline: Option<ChildStdin>,
     /// What the generations say ([`announcement`]). All of them have the other
     /// end, so its end is the proof that all of them are gone.
-    announcements: Receiver<String>,
+    pub(crate) announcements: Receiver<String>,
     /// What was said while something else was waited for.
-    aside: VecDeque<String>,
+    pub(crate) aside: VecDeque<String>,
 }
 
 impl Service {
@@ -332,7 +387,7 @@ impl Service {
                     }
                 }
             })?;
-        let (current, address) = family.hear_of_one_that_serves()?;
+        let (current, address) = Member::announced(&family.hear("serves ")?)?;
         if current.generation != 1 {
             return Err(format!("generation {} came first", current.generation).into());
         }
@@ -341,7 +396,7 @@ impl Service {
             address,
             family,
         };
-        let resident = service.current.resident_mib()?;
+        let resident = service.current.resident_kib()? >> 10;
         if resident < character.ballast_mib {
             return Err(format!(
                 "of {} MiB of ballast only {resident} MiB are resident",
@@ -367,7 +422,18 @@ impl Service {
 
     /// Waits until the successor serves.
     pub(crate) fn meet_successor(&mut self) -> Fallible<Member> {
-        let (successor, address) = self.family.hear_of_one_that_serves()?;
+        let line = self.family.hear("serves ").map_err(|error| match error {
+            RecvTimeoutError::Timeout => {
+                format!("no generation began to serve in {PATIENCE:?}")
+            }
+            RecvTimeoutError::Disconnected => "the service is gone".to_owned(),
+        })?;
+        self.successor(&line)
+    }
+
+    /// The successor that has said that it serves.
+    pub(crate) fn successor(&self, line: &str) -> Fallible<Member> {
+        let (successor, address) = Member::announced(line)?;
         let expected = self.current.generation + 1;
         if successor.generation != expected || address != self.address {
             return Err(format!(
@@ -421,47 +487,27 @@ impl Family {
         }
     }
 
-    /// Waits for the next generation to say that it serves.
-    fn hear_of_one_that_serves(&mut self) -> Fallible<(Member, SocketAddr)> {
-        let line = self.hear("serves ").map_err(|error| match error {
-            RecvTimeoutError::Timeout => {
-                format!("no generation began to serve in {PATIENCE:?}")
-            }
-            RecvTimeoutError::Disconnected => "the service is gone".to_owned(),
-        })?;
-        let unclear = || format!("not an announcement: {line}");
-        let [generation, pid, address] = *line.split(' ').collect::<Vec<_>>() else {
-            return Err(unclear().into());
-        };
-        let pid = pid
-            .parse()
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(unclear)?;
-        let member = Member {
-            generation: generation.parse()?,
-            pid,
-            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
-        };
-        Ok((member, address.parse()?))
-    }
-
     /// Collects those that are gone; with their predecessors gone they are our
     /// children. That one did not end well is an error.
     ///
     /// Without `NOHANG` this waits for all of them, which is right only when
     /// each has closed its standard output, the last thing before its end.
     pub(crate) fn reap(&self, options: WaitOptions) -> Fallible<()> {
+        match self.reap_fallen(options) {
+            fallen if fallen.is_empty() => Ok(()),
+            fallen => Err(fallen.join(", ").into()),
+        }
+    }
+
+    /// The same where some are meant to fall: who has not ended well.
+    pub(crate) fn reap_fallen(&self, options: WaitOptions) -> Vec<String> {
         let mut fallen = Vec::new();
         while let Ok(Some((pid, status))) = waitpgid(self.group, options) {
             if status.exit_status() != Some(0) {
                 fallen.push(format!("{pid} ended with {status:?}"));
             }
         }
-        match fallen.is_empty() {
-            true => Ok(()),
-            false => Err(fallen.join(", ").into()),
-        }
+        fallen
     }
 }
 
@@ -489,6 +535,27 @@ impl Drop for Family {
 }
 
 impl Member {
+    /// Who has said that it serves, and where.
+    fn announced(line: &str) -> Fallible<(Self, SocketAddr)> {
+        let unclear = || format!("not an announcement: {line}");
+        let [generation, pid, address] = *line.split(' ').collect::<Vec<_>>() else {
+            return Err(unclear().into());
+        };
+        let pid = pid.parse().map_err(|_| unclear())?;
+        let member = Member::open(pid, generation.parse()?)?;
+        Ok((member, address.parse()?))
+    }
+
+    /// A process that has not ended, or has not been reaped.
+    pub(crate) fn open(pid: i32, generation: u64) -> Fallible<Self> {
+        let pid = Pid::from_raw(pid).ok_or("a process without a usable number")?;
+        Ok(Member {
+            generation,
+            pid,
+            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+        })
+    }
+
     pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         pidfd_send_signal(&self.pidfd, signal).map_err(Into::into)
     }
@@ -503,10 +570,10 @@ impl Member {
     }
 
     /// How much memory it really has.
-    fn resident_mib(&self) -> Fallible<usize> {
+    pub(crate) fn resident_kib(&self) -> Fallible<usize> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
         let resident = crate::machine::field(&status, "VmRSS").ok_or("no VmRSS")?;
-        Ok(resident.trim_end_matches(" kB").parse::<usize>()? >> 10)
+        Ok(resident.trim_end_matches(" kB").parse()?)
     }
 }
 
