@@ -37,8 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// the stragglers' names.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// How long a successor may take to become ready, which it is at once as a
-/// rule.
+/// How long a successor may take to become ready, where some never do.
 const READINESS: Duration = Duration::from_secs(2);
 
 /// The smallest page there is; writing to each of them makes memory resident.
@@ -154,13 +153,17 @@ pub(crate) fn serve(character: Character) -> Fallible<()> {
     }
     let signature: Rc<str> = format!("pid {} gen {number}\n", std::process::id()).into();
     let lifeline = io::stdin().as_fd().try_clone_to_owned()?;
+    let readiness = match character.trouble {
+        Some(_) => READINESS,
+        None => PATIENCE / 2,
+    };
     let server = Server::new(move |request| answer(request, signature.clone(), journal.clone()))
         .generation(generation)
         .listen("127.0.0.1:0")
         .probation(character.probation)
         .hand_over(character.hand_over)
         .drain_timeout(DRAIN)
-        .ready_timeout(READINESS)
+        .ready_timeout(readiness)
         .ready_when(async move {
             match trouble {
                 Trouble::Hangs => smol::future::pending().await,
