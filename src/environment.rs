@@ -253,7 +253,8 @@ impl<'a> Letters<'a> {
             match self.next() {
                 Some('=') => break,
                 None | Some('\n') => {
-                    let problem = format!("`{}` is no assignment", legible(name.trim()));
+                    // It may be a piece of a secret.
+                    let problem = "it is no assignment".to_owned();
                     return Err(Mistake { line, problem });
                 }
                 Some(letter) => name.push(letter),
@@ -265,7 +266,7 @@ impl<'a> Letters<'a> {
         let is_name = letters.next().is_some_and(is_letter)
             && letters.all(|it| is_letter(it) || it.is_ascii_digit());
         if !is_name {
-            let problem = format!("`{}` is no name of a variable", legible(name));
+            let problem = "what comes before the `=` is no name of a variable".to_owned();
             return Err(Mistake { line, problem });
         }
         Ok(name.to_owned())
@@ -484,20 +485,20 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_its_line() {
         for (text, line, words) in [
-            ("A", 1, "`A` is no assignment"),
+            ("A", 1, "it is no assignment"),
             ("A=b\n\nexport C=d", 3, "`export C` is no name"),
             ("A=b\n=c", 2, "`` is no name"),
             ("1A=b", 1, "`1A` is no name"),
             ("A-B=c", 1, "`A-B` is no name"),
-            ("A=b\r\nC", 2, "`C` is no assignment"),
+            ("A=b\r\nC", 2, "it is no assignment"),
             (
                 "A=b\nC='d\n\ne",
                 2,
                 "the quote ' that begins here does not end",
             ),
             ("A=\"b\\", 1, "the quote \" that"),
-            ("A=\"b\nc\"\nD", 3, "`D` is no assignment"),
-            ("A=b\\\nc\nD", 3, "`D` is no assignment"),
+            ("A=\"b\nc\"\nD", 3, "it is no assignment"),
+            ("A=b\\\nc\nD", 3, "it is no assignment"),
             ("A=b\0c", 1, "null character"),
             (
                 "A=b\nHEIRLOOM_PREDECESSOR=1",
@@ -524,7 +525,7 @@ mod tests {
         std::fs::write(&path, b"A=b\nC=\xff\n").unwrap();
         assert!(problem().ends_with("/env` cannot be read: line 2 is not UTF-8"));
         std::fs::write(&path, b"A=b\nC\n").unwrap();
-        assert!(problem().ends_with("/env`, line 2: `C` is no assignment"));
+        assert!(problem().ends_with("/env`, line 2: it is no assignment"));
         std::fs::write(&path, vec![b'\n'; LARGEST_FILE as usize + 1]).unwrap();
         assert!(problem().ends_with("it has more than 262144 bytes"));
         std::fs::write(&path, vec![b'\n'; LARGEST_FILE as usize]).unwrap();

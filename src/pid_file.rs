@@ -83,6 +83,18 @@ impl PidFile {
         self.published = true;
         Ok(())
     }
+
+    /// Publishes it if that has never been done.
+    ///
+    /// # Errors
+    ///
+    /// As of [`PidFile::publish`].
+    pub(crate) fn publish_late(&mut self) -> Result<()> {
+        match self.published {
+            true => Ok(()),
+            false => self.publish(),
+        }
+    }
 }
 
 impl Drop for PidFile {

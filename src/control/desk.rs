@@ -66,6 +66,8 @@ pub(crate) struct Beginnings {
     pub(crate) roster: Rc<Roster>,
     /// Whether others may take over.
     pub(crate) takeover: bool,
+    /// Whether the end of this service is that of all others around it.
+    pub(crate) ends_all: bool,
 }
 
 /// The desk where the service is asked about itself.
@@ -260,6 +262,14 @@ impl Control {
     fn grant(&self, version: u64, connection: &Connection) -> Result<Successor, String> {
         if !self.beginnings.takeover {
             return Err("takeovers are not allowed here".to_owned());
+        }
+        // It sees us and we see it, so it is in our PID namespace (pid_namespaces(7)).
+        if self.beginnings.ends_all {
+            return Err(
+                "this service is that of process 1, whose end, when it has been taken over, would \
+                 be that of all processes here; it can be restarted"
+                    .to_owned(),
+            );
         }
         if version != VERSION {
             return Err(format!(
@@ -530,6 +540,16 @@ impl Control {
             && !self.successor_socket.is_ours
         {
             listener.unlink();
+        }
+    }
+
+    /// Parts with the control socket, if it is one of those that the
+    /// predecessor, which serves again, has given us.
+    pub(crate) fn give_back(&mut self, adopted: &[String]) {
+        let is_theirs = |ours: &Rc<Listener>| adopted.contains(&ours.bound().to_string());
+        if self.beginnings.listener.as_ref().is_some_and(is_theirs) {
+            self.accepting = None;
+            self.beginnings.listener = None;
         }
     }
 

@@ -78,8 +78,9 @@
 //! `version` is that of the handoff protocol. With the answer comes a
 //! descriptor (`SCM_RIGHTS`, unix(7)): one end of a `SOCK_SEQPACKET` socket
 //! pair, on which the handoff begins with a `welcome` that has no descriptors.
-//! Otherwise the answer is `refused`: takeovers are off, another version, or
-//! anything but a service that serves and has nothing else in hand.
+//! Otherwise the answer is `refused`: takeovers are off, the service is that of
+//! process 1, another version, or anything but a service that serves and has
+//! nothing else in hand.
 //!
 //! # Who is let in
 //!

@@ -94,6 +94,10 @@ pub(crate) struct Bequest<'a> {
     pub(crate) terminal: bool,
 }
 
+/// How long what was broken off may take to end before the next attempt begins
+/// all the same: longer than the killing of a check takes.
+const ABANDONED: Duration = Duration::from_secs(10);
+
 /// What is done before a successor is started.
 ///
 /// Dropping it breaks that off, without waiting for what it may have to kill.
@@ -111,6 +115,12 @@ pub(crate) struct Preparing {
 pub(crate) type Prepare = Box<dyn FnOnce(&mut Command)>;
 
 impl Preparing {
+    /// Comes to nothing, for this reason.
+    pub(crate) fn in_vain(reason: String) -> Self {
+        let (_, ended) = smol::channel::bounded(1);
+        Preparing::new(async { Err(reason) }.boxed_local(), ended)
+    }
+
     /// Does `work`, whose error is why there is to be no successor; `ended` is
     /// closed when no process is left that was started for it.
     pub(crate) fn new(
@@ -139,8 +149,15 @@ impl Preparing {
         for burial in self.burials {
             burial.await;
         }
-        // Nothing ever comes but the end.
-        let _ = self.ended.recv().await;
+        // Nothing ever comes but the end, and not even that from a process that
+        // the system does not let go.
+        let ended = async {
+            let _ = self.ended.recv().await;
+        };
+        let patience = async {
+            Timer::after(ABANDONED).await;
+        };
+        ended.or(patience).await;
     }
 }
 

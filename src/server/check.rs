@@ -11,13 +11,16 @@ use std::io::{self, PipeReader, Read as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use async_io::Timer;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use smol::channel::Sender;
+use smol::future::{self, FutureExt as _};
 
 /// How much a command may write, in bytes. One that writes more does not check
 /// anything.
@@ -31,6 +34,9 @@ const TOLD_LINES: usize = 10;
 /// same. One in an uninterruptible system call does not die at once.
 const BURIAL: Duration = Duration::from_secs(4);
 
+/// How much longer than that the thread of a check is waited for.
+const INDULGENCE: Duration = Duration::from_secs(1);
+
 /// Runs a command; the error is what is wrong, in words that follow its name.
 ///
 /// It is killed, with whatever it has started, at the deadline, when the
@@ -42,17 +48,37 @@ pub(super) async fn run(
     deadline: Option<Instant>,
     ended: Sender<Infallible>,
 ) -> Result<(), String> {
-    let begun = begin(command, deadline, ended);
+    let ended = Arc::new(Mutex::new(Some(ended)));
+    let begun = begin(command, deadline, Arc::clone(&ended));
     let (told, _stay) = begun.map_err(|error| not_started(&error))?;
     let unheard = |_| Err("was not run: its thread has panicked".to_owned());
-    told.recv().await.unwrap_or_else(unheard)
+    let heard = async { told.recv().await.unwrap_or_else(unheard) };
+    // The thread keeps the deadline, but for what cannot be interrupted: an
+    // `exec` from a file system that does not answer. It stays behind then, and
+    // does not hold up the next restart.
+    let stuck = async {
+        match deadline.and_then(|deadline| deadline.checked_add(BURIAL + INDULGENCE)) {
+            Some(late) => Timer::at(late).await,
+            None => future::pending().await,
+        };
+        drop(take(&ended));
+        Err("could not be started in time, and may yet be".to_owned())
+    };
+    heard.or(stuck).await
+}
+
+/// What says, by being dropped, that a restart need not wait for this check.
+type Ended = Mutex<Option<Sender<Infallible>>>;
+
+fn take(ended: &Ended) -> Option<Sender<Infallible>> {
+    ended.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Starts the thread; it goes on as long as the second of these is not closed.
 fn begin(
     command: Command,
     deadline: Option<Instant>,
-    ended: Sender<Infallible>,
+    ended: Arc<Ended>,
 ) -> io::Result<(smol::channel::Receiver<Result<(), String>>, io::PipeWriter)> {
     let (tell, told) = smol::channel::bounded(1);
     let (cancelled, stay) = io::pipe()?;
@@ -66,7 +92,7 @@ fn begin(
                 }
                 Err(error) => (Err(not_started(&error)), None),
             };
-            drop(ended);
+            drop(take(&ended));
             // Nobody may want to know any more.
             let _ = tell.try_send(result);
             if let Some(mut child) = child {

@@ -693,8 +693,8 @@ impl Server {
     ///
     /// If this is not called, it stays where its end would be taken for that
     /// of the service: as process 1 of a container, and in the foreground of a
-    /// terminal; but not under a supervisor that is told which process is the
-    /// main one (`NOTIFY_SOCKET`). What the first generation says counts. See
+    /// terminal unless a supervisor is told which process is the main one
+    /// (`NOTIFY_SOCKET`). What the first generation says counts. See
     /// [containers and terminals](crate#in-containers-and-on-terminals).
     pub fn pid_one_stub(mut self, stays: bool) -> Self {
         self.options.pid_one_stub = Some(stays);
@@ -741,11 +741,12 @@ impl Server {
     ///   must not.
     /// - A first process that [stays](Server::pid_one_stub) for its successors does
     ///   not stay for the new process: it ends with the last generation that
-    ///   descends from it, and a stop that it gets is not passed on. So process
-    ///   1 of a PID namespace must not be taken over, nor its successors: its
-    ///   end is that of everybody there. The new process has a first process of
-    ///   its own, which is itself.
-    /// - Both have to see the same socket file, be of the same user, and be in the
+    ///   descends from it, and a stop that it gets is not passed on. Where it is
+    ///   process 1 of a PID namespace, its end would be that of everybody there,
+    ///   so it refuses, and its successors do. (An init before it, such as tini,
+    ///   cannot be told from any other parent.) The new process has a first
+    ///   process of its own, which is itself.
+    /// - Both have to see the same socket file, under the same path, be of the same user, and be in the
     ///   same PID namespace: the kernel tells each of them who the other one is
     ///   (`SO_PEERCRED`, socket(7)), and has no answer for a process that has no
     ///   number here. Containers share one if they are told to, for example with

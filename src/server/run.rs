@@ -30,7 +30,7 @@ use super::handover::{Handover, Outbox, Progress};
 use crate::control::{Beginnings, Control, Facts, apply, path_of};
 use crate::error::{Error, Result, legible};
 use crate::generation::Generation;
-use crate::handoff::predecessor::{Loss, Report, Successor};
+use crate::handoff::predecessor::{Loss, Preparing, Report, Successor};
 use crate::handoff::successor::{Delivery, Inheritance, Predecessor, Request, free_descriptors};
 use crate::invocation::Invocation;
 use crate::ledger::Ledger;
@@ -128,6 +128,7 @@ pub(super) async fn run(
     let elder = elder.filter(|_| !startup.is_takeover);
     let is_first = startup.predecessor.is_none() || startup.is_takeover;
     let roster = Rc::default();
+    let first = First::new(number, is_first, terminal, line, seat);
     let control = Control::new(Beginnings {
         executor: Rc::clone(&executor),
         listener: startup.control,
@@ -137,6 +138,7 @@ pub(super) async fn run(
         listeners: startup.listeners.bound(),
         roster: Rc::clone(&roster),
         takeover: options.takeover,
+        ends_all: first.ends_all(),
     });
     let running = Running {
         executor,
@@ -173,7 +175,7 @@ pub(super) async fn run(
         loss: None,
         failure: None,
         stop_count: StopCount::default(),
-        first: First::new(number, is_first, terminal, line, seat),
+        first,
         is_stop_owed: false,
         pending: VecDeque::new(),
         options,
@@ -631,10 +633,12 @@ impl Running {
                 }
                 Request::Reload => return Some(Event::Reload),
                 Request::Stop => {
-                    self.pass_stop_on();
-                    if self.stop_count.by_predecessor()
-                        && let Some(event) = self.stop()
-                    {
+                    let passed_on = self.stop_count.passed_on();
+                    let is_new = self.stop_count.by_predecessor();
+                    if self.stop_count.passed_on() > passed_on {
+                        self.pass_stop_on();
+                    }
+                    if is_new && let Some(event) = self.stop() {
                         return Some(event);
                     }
                 }
@@ -656,17 +660,30 @@ impl Running {
                 // once.
                 Request::Dismissed => {
                     if self.state.phase() != Phase::Draining {
+                        // What came from it is its own again: the queues, and
+                        // the files; and it is the published one.
+                        self.pid_file = None;
+                        self.keeps = self.listeners.adopted().to_vec();
+                        self.control.give_back(&self.keeps);
                         return Some(Event::Stop);
                     }
                 }
                 // One that exits after we were proven says nothing new.
                 Request::Gone => {
-                    self.predecessor = None;
+                    let gone = self.predecessor.take();
+                    if gone.is_some_and(|gone| self.first.stays(gone.pid())) {
+                        self.supervisor.forget_elder();
+                    }
                     self.expect_no_more();
                     self.is_proven();
                     if self.state.is_unproven() {
                         self.pending.push_back(Event::Proven);
                         return Some(Event::Passed);
+                    }
+                    // One that stops was not asked to publish itself, and the
+                    // file of its predecessor has gone with that.
+                    if let Some(Err(error)) = self.pid_file.as_mut().map(PidFile::publish_late) {
+                        log::error!("{error}");
                     }
                 }
             }
@@ -956,9 +973,11 @@ impl Running {
             "restarting: starting `{}`",
             self.invocation.executable().display()
         );
-        self.first.follow(self.options.pid_one_stub);
         let burials = std::mem::take(&mut self.burials);
-        let preparing = self.options.preparation.begin(&self.invocation);
+        let preparing = match self.first.follow(self.options.pid_one_stub) {
+            Ok(()) => self.options.preparation.begin(&self.invocation),
+            Err(reason) => Preparing::in_vain(reason),
+        };
         self.successor = Some(Successor::start(
             &self.invocation,
             self.number,
@@ -1281,6 +1300,13 @@ impl StopCount {
     fn most(&self) -> u32 {
         let ways = [self.by_signal, self.by_predecessor, self.by_first];
         ways.into_iter().fold(self.at_least, u32::max)
+    }
+
+    /// How many of them have come by ways on which they are passed on. One that
+    /// comes on both is one: the first process says it to all generations, and
+    /// each of those before us passes on what it hears.
+    fn passed_on(&self) -> u32 {
+        self.by_predecessor.max(self.by_first)
     }
 
     /// Whether this is one more than we have heard of.

@@ -72,9 +72,11 @@ pub(super) struct Departure {
 
 /// Whether a process is to stay, as the stub, when its successors serve.
 pub(crate) fn is_wanted(choice: Option<bool>, is_foreground: bool) -> bool {
-    // systemd and its like are told who the main process is.
+    // systemd and its like are told who the main process is. But no telling
+    // helps against the end of process 1, where Podman, for one, passes the
+    // socket of its own supervisor on.
     let is_told = env::var_os("NOTIFY_SOCKET").is_some_and(|name| !name.is_empty());
-    choice.unwrap_or(!is_told && (is_first_of_all() || is_foreground))
+    choice.unwrap_or(is_first_of_all() || (is_foreground && !is_told))
 }
 
 impl Following {

@@ -6,8 +6,8 @@ use std::process::ExitStatus;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{PidfdFlags, getpid, pidfd_open};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
+use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
 use super::chronicle::exit_code;
 use super::message::{FromGeneration, Word};
@@ -34,6 +34,13 @@ impl Line {
             is_published: false,
             ear: None,
         }
+    }
+
+    /// The first process, which has opened the line.
+    pub(crate) fn first(&self) -> Option<Pid> {
+        sockopt::socket_peercred(&*self.socket)
+            .ok()
+            .map(|it| it.pid)
     }
 
     /// Says that this process is the main one, if it has not said so yet.

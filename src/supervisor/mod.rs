@@ -218,6 +218,11 @@ impl Supervisor {
         }
     }
 
+    /// The predecessor has nothing in flight any more, and stays as the stub.
+    pub(crate) fn forget_elder(&mut self) {
+        self.elder = None;
+    }
+
     /// From now on this process is the main one; the predecessor has said so.
     pub(crate) fn inherit(&mut self, status: impl fmt::Display) {
         if self.role != Role::Heir {

@@ -101,7 +101,7 @@ fn a_bad_file_is_a_failed_restart_that_names_the_line() {
     for (text, words) in [
         (
             "TEST_A=b\n\nTEST_B\n",
-            "api.env`, line 3: `TEST_B` is no assignment",
+            "api.env`, line 3: it is no assignment",
         ),
         (
             "\nTEST_A='b\n",

@@ -293,10 +293,14 @@ fn a_group_that_gets_a_signal_as_a_whole_counts_it_once() {
 }
 
 #[test]
-fn nobody_stays_who_is_not_asked_to_or_whose_supervisor_is_told_who_is_the_main_one() {
+fn nobody_stays_who_is_not_asked_to_and_is_not_process_1() {
     let service = Service::start(Config::new());
     service.restart_to_the_end();
+}
 
+/// As under Podman, which passes the socket of its supervisor on.
+#[test]
+fn process_1_stays_although_a_supervisor_is_told_who_is_the_main_one() {
     let supervisor = NotifySocket::without_a_file();
     let launch = Launch::api(Config::new())
         .wrapper(&["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"])
@@ -304,7 +308,12 @@ fn nobody_stays_who_is_not_asked_to_or_whose_supervisor_is_told_who_is_the_main_
     let Some(container) = Container::launch(launch) else {
         return;
     };
-    container.init().hup();
+    let mut client = container.connect();
+    for number in 2..=3 {
+        container.restart_to(number);
+        assert_eq!(client.get("/").unwrap().generation(), number);
+    }
+    container.init().term();
     assert_eq!(container.wait_end(), End::Exit(0));
 }
 
@@ -315,4 +324,46 @@ fn a_variable_alone_makes_no_stub() {
         .start();
     assert_eq!(service.get("/").generation(), 1);
     service.restart_to_the_end();
+}
+
+/// Each of them hears it from the first process, and from those before it.
+#[test]
+fn a_stop_is_one_for_a_whole_chain_of_draining_generations() {
+    let service = Service::start(Config::new().pid_one_stub(true));
+    service.restart();
+    service.first().wait_stub();
+    let mut clients = vec![(2, Client::with_request_in_flight(|| service.connect()))];
+    for number in 3..=5 {
+        service.first().hup();
+        service.wait_generation(number);
+        let log = service.log();
+        log.wait_until("the publication", |lines| {
+            let proven = lines
+                .iter()
+                .filter(|line| line.contains(" has passed its probation"));
+            (proven.count() as u64 >= number - 1).then_some(())
+        });
+        clients.push((number, Client::with_request_in_flight(|| service.connect())));
+    }
+    service.first().term();
+    service.log().wait_for("stopping; ");
+    // Who exits has passed on what it has heard.
+    for (number, mut client) in clients {
+        assert_eq!(client.finish_request(), number);
+        let exits = format!("generation {number} exits ");
+        service.log().wait_for(&exits);
+    }
+    assert_eq!(service.first().wait_exit(), End::Exit(0));
+    assert_eq!(service.log().count("stopping at once"), 0);
+}
+
+#[test]
+fn a_stub_under_a_supervisor_does_not_hold_up_a_stop() {
+    let supervisor = NotifySocket::without_a_file();
+    let config = Config::new().pid_one_stub(true).drain_timeout_ms(600_000);
+    let service = Launch::api(config).supervised_by(&supervisor).start();
+    service.restart();
+    service.first().wait_stub();
+    service.first().term();
+    assert_eq!(service.first().wait_exit(), End::Exit(0));
 }

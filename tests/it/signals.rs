@@ -459,3 +459,30 @@ fn a_flood_of_hups_does_not_drop_a_term() {
     assert_eq!(service.first().wait_exit(), End::Exit(0));
     service.log().wait_for_end();
 }
+
+#[test]
+fn a_stop_on_probation_that_is_announced_leaves_a_pid_file() {
+    for whom in ["successor", "predecessor"] {
+        let launch = Launch::api(Config::new());
+        let path = launch.dir().join("api.pid");
+        let config = Config::new()
+            .probation_ms(20_000)
+            .shutdown_delay_ms(600_000)
+            .pid_file(path.to_str().unwrap());
+        let service = launch.config(config).start();
+        let predecessor = service.current();
+        let successor = service.restart();
+        match whom {
+            "successor" => successor.term(),
+            _ => predecessor.term(),
+        }
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        service.settle();
+        let pid = std::fs::read_to_string(&path).expect("a PID file");
+        assert_eq!(pid.trim(), successor.pid().to_string());
+        successor.term();
+        successor.int();
+        service.log().wait_for_end();
+        assert!(!path.exists());
+    }
+}

@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::kit::{
-    Client, Config, Connections, ControlClient, End, Launch, Load, NotifySocket, Service, Whom,
+    Client, Config, Connections, Container, ControlClient, End, Launch, Load, NotifySocket,
+    Program, Service, Whom,
 };
 
 /// Long enough for a test to do something in it, and never waited for.
@@ -479,4 +480,86 @@ fn a_process_that_has_taken_over_stays_as_a_stub_if_it_is_told_to() {
     second.first().term();
     assert_eq!(second.first().wait_exit(), End::Exit(0));
     second.log().wait_for_end();
+}
+
+/// Their end would be that of the new process, too.
+#[test]
+fn process_1_and_its_successors_are_not_taken_over() {
+    let launch = Launch::api(Config::new());
+    let config = Config::new()
+        .takeover()
+        .control_socket(&launch.control_socket());
+    let Some(container) = Container::launch(launch.config(config)) else {
+        return;
+    };
+    if Program::find("nsenter").is_none() {
+        return;
+    }
+    let target = container.init().pid().to_string();
+    let inside = ["nsenter", "--target", &target, "--pid", "--mount", "--"];
+    for generation in 1..=2 {
+        if generation == 2 {
+            container.restart_to(2);
+        }
+        let other = rival(container.service(), Config::new().takeover());
+        let words = ["could not take over", "it refuses: ", "that of process 1"];
+        other.wrapper(&inside).spawn().assert_gives_up(&words);
+        let answer = container.connect().get("/").unwrap();
+        assert_eq!(answer.generation(), generation);
+    }
+    container.init().term();
+    assert_eq!(container.wait_end(), End::Exit(0));
+}
+
+#[test]
+fn one_that_cannot_publish_leaves_the_paths_to_the_one_that_serves_again() {
+    let launch = Launch::api(Config::new());
+    let path = format!("unix:{}", launch.dir().join("api.sock").display());
+    let config = Config::on(&[&path]).takeover().probation_ms(1_000);
+    let service = launch.config(config).start_controlled();
+    let other = rival(&service, Config::on(&[&path]).takeover());
+    let dir = other.dir().join("run");
+    fs::create_dir(&dir).unwrap();
+    let file = dir.join("api.pid");
+    let config = Config::on(&[&path])
+        .takeover()
+        .control_socket(&service.control_socket())
+        .pid_file(file.to_str().unwrap());
+    let place = service.log().here();
+    let other = other.config(config).spawn();
+    service.log().wait_for_after(place, "takes over");
+    fs::remove_dir_all(&dir).unwrap();
+    let failure = service.wait_told_failure_after(place);
+    failure.assert_says("restart undone");
+    other.first().wait_exit();
+    assert!(service.control_socket().exists(), "control socket is gone");
+    service.assert_undisturbed();
+}
+
+#[test]
+fn one_that_has_taken_over_does_not_follow_itself() {
+    let first = start(Config::new());
+    let mut busy = acquainted(&first);
+    busy.begin_post("/echo", 5).unwrap();
+    first.settle();
+    let second = take_over(&first, Config::new().pid_one_stub(true), 2);
+    first.log().wait_for("has passed its probation");
+    second.settle();
+    second.configure(
+        &Config::new()
+            .pid_one_stub(true)
+            .takeover()
+            .control_socket(&first.control_socket())
+            .fault("bad-config"),
+    );
+    let place = second.log().here();
+    second.current().hup();
+    second.wait_told_failure_after(place);
+    busy.send("hello").unwrap();
+    busy.answer().unwrap();
+    drop(busy);
+    assert_eq!(first.first().wait_exit(), End::Exit(0));
+    second.settle();
+    second.first().term();
+    assert_eq!(second.first().wait_exit(), End::Exit(0));
 }

@@ -151,3 +151,23 @@ fn what_was_started_to_outlive_the_terminal_does_and_restarts_at_a_hangup() {
     shell.generation(3);
     assert_eq!(shell.connect().get("/").unwrap().generation(), 3);
 }
+
+/// The kernel tells it, and the shell does.
+#[test]
+fn the_end_of_the_terminal_while_the_first_process_drains_is_one_stop() {
+    for _ in 0..5 {
+        let Some(mut shell) = with_job() else {
+            return;
+        };
+        let mut older = Client::with_request_in_flight(|| shell.connect());
+        restart_to(&shell, 2);
+        let mut client = Client::with_request_in_flight(|| shell.connect());
+        shell.hang_up();
+        shell.log().wait_for("stopping; ");
+        shell.wait_end();
+        assert_eq!(client.finish_request(), 2);
+        assert_eq!(older.finish_request(), 1);
+        shell.log().wait_for_end();
+        assert_eq!(shell.log().count("stopping at once"), 0);
+    }
+}

@@ -5,6 +5,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitStatus;
 use std::task::{Context, Poll};
 
+use rustix::process::Pid;
+
 use super::{Running, poll_signal};
 use crate::handoff::predecessor::{Bequest, Successor};
 use crate::lifecycle::{Event, State};
@@ -51,27 +53,30 @@ impl First {
     }
 
     /// Begins to follow, if this is the first process, and is to stay.
-    pub(super) fn follow(&mut self, choice: Option<bool>) {
+    ///
+    /// # Errors
+    ///
+    /// If it cannot, in words. Then there must be no successor, or its end would
+    /// be that of the service.
+    pub(super) fn follow(&mut self, choice: Option<bool>) -> Result<(), String> {
         let is_foreground = self
             .terminal
             .as_ref()
             .is_some_and(WatchedTerminal::is_foreground);
         if !self.is_first || self.line.is_some() || !is_wanted(choice, is_foreground) {
-            return;
+            return Ok(());
         }
         let Some(seat) = self.seat.clone() else {
             if choice == Some(true) {
                 log::warn!("this process cannot stay: `main` does not use `heirloom::run`");
             }
-            return;
+            return Ok(());
         };
-        match Following::begin(seat) {
-            Ok((following, line)) => {
-                self.following = Some(following);
-                self.line = Some(line);
-            }
-            Err(error) => log::error!("this process cannot stay: {error}"),
-        }
+        let (following, line) =
+            Following::begin(seat).map_err(|error| format!("this process cannot stay: {error}"))?;
+        self.following = Some(following);
+        self.line = Some(line);
+        Ok(())
     }
 
     /// What a successor is to know.
@@ -82,9 +87,27 @@ impl First {
         }
     }
 
+    /// Whether all others around us end with what descends from the first
+    /// process: it is process 1, whether it stays or not.
+    pub(super) fn ends_all(&self) -> bool {
+        is_first_of_all() || self.first().is_some_and(Pid::is_init)
+    }
+
+    /// Whether this process stays when it has nothing in flight any more.
+    pub(super) fn stays(&self, pid: i32) -> bool {
+        self.first()
+            .is_some_and(|it| it.as_raw_nonzero().get() == pid)
+    }
+
+    fn first(&self) -> Option<Pid> {
+        self.line.as_ref().and_then(Line::first)
+    }
+
     /// This process is the main one.
     pub(super) fn published(&mut self) {
-        if let Some(line) = &mut self.line {
+        // The first process is none of those that it follows; one that has taken
+        // over may hear after its own restarts that the other one is gone.
+        if let (None, Some(line)) = (&self.following, &mut self.line) {
             line.published(self.number);
         }
     }
@@ -132,10 +155,12 @@ impl Running {
                 Word::Reload if self.is_over() && !self.is_taken_over() => {}
                 Word::Reload => return Some(Event::Reload),
                 Word::Stop => {
-                    self.pass_stop_on();
-                    if self.stop_count.by_first()
-                        && let Some(event) = self.stop()
-                    {
+                    let passed_on = self.stop_count.passed_on();
+                    let is_new = self.stop_count.by_first();
+                    if self.stop_count.passed_on() > passed_on {
+                        self.pass_stop_on();
+                    }
+                    if is_new && let Some(event) = self.stop() {
                         return Some(event);
                     }
                 }
@@ -166,8 +191,8 @@ impl Running {
         while poll_signal(&mut self.reloads, cx).is_ready() {
             let terminal = self.first.terminal.as_mut();
             if terminal.is_some_and(WatchedTerminal::has_just_gone) {
-                self.first.say(Word::Stop);
                 if self.stop_count.once() {
+                    self.first.say(Word::Stop);
                     log::info!("the terminal is gone");
                     if let Some(event) = self.stop() {
                         return Poll::Ready(event);
@@ -194,12 +219,6 @@ impl Running {
             following,
             ..
         } = self.first;
-        if let (true, true, Some(pid)) = (is_first_of_all(), is_taken_over, claimed) {
-            log::error!(
-                "process 1 exits, which ends the container, and successor {pid} with it: it \
-                 cannot stay for a process that somebody else has started"
-            );
-        }
         if let Some(following) = following {
             let mut signals = self.stops.into_signals();
             signals.push((rustix::process::Signal::HUP, self.reloads));

@@ -674,7 +674,11 @@ impl<'a> Story<'a> {
 
     /// Who serves, and has no successor under way, as far as the log tells.
     fn serving_by_the_log(&self) -> Option<(i32, Vec<Address>)> {
-        let alive = self.service.processes();
+        let mut alive = self.service.processes();
+        // One that retires is the published one, and is going.
+        for line in self.service.log().lines_with("stopping in ") {
+            alive.retain(|pid| *pid != pid_in(&line));
+        }
         let mut phases = self.phases().into_iter();
         let (pid, line) = phases.find(|(pid, line)| alive.contains(pid) && !is_draining(line))?;
         line.contains(SERVES).then(|| (pid, addresses_in(&line)))

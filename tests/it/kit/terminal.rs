@@ -103,6 +103,11 @@ impl Shell {
         drop(terminal);
     }
 
+    /// Waits until the shell has come to its end, too.
+    pub(crate) fn wait_end(&self) {
+        self.shell.wait_exit();
+    }
+
     /// The log of the service.
     pub(crate) fn log(&self) -> &Log {
         &self.log
