@@ -47,6 +47,8 @@ pub(crate) struct Reactor {
 struct Sources {
     /// Each is known to the system by its place.
     places: Slab<Source>,
+    /// Who looks for events, waiting.
+    driver: Option<Waker>,
     /// Nobody will tell anything any more.
     is_over: bool,
 }
@@ -97,15 +99,26 @@ impl Reactor {
                 // (epoll_wait(2)).
                 Err(error) => log::error!("could not wait for connections: {error}"),
             }
-            if events.is_empty() {
-                self.event().await;
-                continue;
-            }
+            let is_all = events.len() < EVENTS;
             self.take_note(events.drain(..), &mut wakers);
             wakers.drain(..).for_each(Waker::wake);
-            // Those who were woken have their turn, and then there are other
-            // events as a rule: to look for them costs less than to be told.
-            future::yield_now().await;
+            match is_all {
+                // Although there are other events as a rule, when those who were
+                // woken have had their turn: whoever else waits for async-io
+                // would wait for as long as there are.
+                true => self.event().await,
+                false => future::yield_now().await,
+            }
+        }
+    }
+
+    /// Has somebody look for events when whoever is runnable has had a turn; for
+    /// those who are always runnable. async-io is not asked then, but after some
+    /// hundred turns.
+    pub(crate) fn look_around(&self) {
+        let driver = self.sources().driver.take();
+        if let Some(driver) = driver {
+            driver.wake();
         }
     }
 
@@ -113,6 +126,9 @@ impl Reactor {
     async fn event(&self) {
         let mut is_woken = false;
         future::poll_fn(|cx| {
+            if !is_woken {
+                self.sources().driver = Some(cx.waker().clone());
+            }
             // async-io does not count an event that it has delivered in the
             // round in which it was asked, although it wakes us for it.
             match self.epoll.poll_readable(cx).is_pending() && !is_woken {
@@ -394,10 +410,14 @@ impl Claim<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
     use std::pin::pin;
+    use std::rc::Rc;
+
+    use smol::LocalExecutor;
 
     use super::*;
 
@@ -538,6 +558,38 @@ mod tests {
                 theirs.read_exact(&mut vec![0; sent]).unwrap();
             }
         });
+    }
+
+    /// Those who wait for async-io have to wait for some hundred turns then.
+    #[test]
+    fn who_looks_around_is_not_alone_although_always_runnable() {
+        let executor = Rc::new(LocalExecutor::new());
+        let reactor = Reactor::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::new(&reactor, ours.into()).unwrap();
+        let turns = Rc::new(Cell::new(0));
+        let driven = Arc::clone(&reactor);
+        let drive = executor.spawn(async move { driven.drive().await });
+        let counter = Rc::clone(&turns);
+        let spinner = executor.spawn(async move {
+            loop {
+                counter.set(counter.get() + 1);
+                reactor.look_around();
+                future::yield_now().await;
+            }
+        });
+        let story = executor.spawn(async move {
+            for _ in 0..20 {
+                theirs.write_all(b"x").unwrap();
+                let before = turns.get();
+                assert_eq!(receive(&socket, 8).await.unwrap(), b"x");
+                let waited = turns.get() - before;
+                assert!(waited <= 4, "it has waited for {waited} turns");
+            }
+        });
+        smol::block_on(executor.run(story));
+        drop((spinner, drive));
     }
 
     #[test]

@@ -64,6 +64,15 @@ impl Buffer {
         }
     }
 
+    /// Whether there is room for at least `count` new bytes, after it was made
+    /// as long as no more than `most` bytes are held.
+    pub(super) fn finds_room(&mut self, count: usize, most: usize) -> bool {
+        if self.room().len() < count && self.len() + count <= most {
+            self.reserve(count);
+        }
+        self.room().len() >= count
+    }
+
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.append_all([bytes]);
     }
@@ -113,7 +122,10 @@ mod tests {
         assert_eq!(buffer.bytes(), b"ef12ghijk");
         buffer.consume(usize::MAX);
         assert!(buffer.is_empty());
+        assert!(buffer.finds_room(8, 8));
         buffer.append_all([b"abc", b"", b"defghi"]);
+        assert!(!buffer.finds_room(20, 20));
+        assert!(buffer.finds_room(20, 100));
         assert_eq!(buffer.bytes(), b"abcdefghi");
     }
 }

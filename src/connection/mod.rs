@@ -58,7 +58,7 @@ use self::body::{BodyReader, Decoder, Failure, Interim, Loan, lock};
 use self::buffer::Buffer;
 use self::head::{Framing, Head, Refusal, Scan};
 use self::response::{
-    Exchange, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
+    Exchange, LARGE_BYTES, Progress, ROOM_BYTES, Reply, is_false_tunnel, is_switching, replace_body,
 };
 use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{READ_BYTES, Wire, poll_send, reset_on_close, wait_on_close};
@@ -265,8 +265,9 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
             if poll_expired(&ticket, cx).is_ready() {
                 return Poll::Ready(());
             }
-            // On the stack: all connections may be closing at once.
-            match socket.poll_receive(&mut [0; READ_BYTES], cx) {
+            // On the stack: all connections may be closing at once. As a rule
+            // there is nothing but the end.
+            match socket.poll_receive(&mut [0; 256], cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => reads += 1,
                 Poll::Pending => return Poll::Pending,
@@ -450,6 +451,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             self.turn += 1;
             if self.turn >= TURN {
                 self.turn = 0;
+                self.protocol.reactor.look_around();
                 future::yield_now().await;
             }
         }
@@ -687,6 +689,11 @@ impl<'p, H: Handler> Conversation<'p, H> {
             .set_request(Some((request.method(), Arc::clone(&target))));
         if let Some(body) = self.lend(framing, expects_continue) {
             let typed = request.header(&http_types::headers::CONTENT_TYPE).is_some();
+            if !typed {
+                // Otherwise http-types writes one, which takes longer than all
+                // else that is done for a small body.
+                request.insert_header(&http_types::headers::CONTENT_TYPE, "");
+            }
             request.set_body(body);
             if !typed {
                 request.remove_header(&http_types::headers::CONTENT_TYPE);
@@ -1021,7 +1028,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 if beginning.is_some() {
                     output.reserve(ROOM_BYTES);
                 }
-                while !starved && output.room().len() >= ROOM_BYTES {
+                while !starved && output.finds_room(ROOM_BYTES, LARGE_BYTES) {
                     match reply.poll_encode(output, cx) {
                         Poll::Ready(Ok(Progress::More)) => {}
                         Poll::Ready(Ok(Progress::Done)) => return Poll::Ready(Ok(())),
@@ -1071,6 +1078,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     *turn += 1;
                     if *turn >= TURN {
                         *turn = 0;
+                        protocol.reactor.look_around();
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     }

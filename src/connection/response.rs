@@ -28,7 +28,7 @@ use super::head::{Protocol, is_tchar};
 pub(super) const ROOM_BYTES: usize = 1024;
 
 /// Up to how much memory a large response is gathered for one send.
-const LARGE_BYTES: usize = 64 * 1024;
+pub(super) const LARGE_BYTES: usize = 64 * 1024;
 
 /// What a response answers.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,8 @@
 //! Whole connections, over socket pairs: bytes in, bytes out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Conversation, Handler, Parcel, Past, Protocol, serve};
+use super::{Conversation, Handler, Parcel, Past, Protocol, TURN, serve};
 use crate::ledger::{Ledger, Notes, Trace};
 use crate::limits::Limits;
 use crate::reactor::{Reactor, Socket};
@@ -1006,29 +1007,47 @@ fn a_few_bytes_do_not_make_the_server_gather_megabytes() {
 
 #[test]
 fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
-    let world = World::new(Limits::default(), api);
-    world.run(async {
-        let greedy = world.connect();
-        let (mut sender, mut reader) = (
-            Client(smol::Async::new(greedy.0.get_ref().try_clone().unwrap()).unwrap()),
-            greedy,
-        );
-        let flood = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
-        let sending = world.executor.spawn(async move {
-            loop {
-                sender.send(&flood).await;
-            }
-        });
-        let reading = world.executor.spawn(async move {
-            let mut bytes = vec![0; 65536];
-            while reader.0.read(&mut bytes).await.unwrap() > 0 {}
-        });
-        for _ in 0..5 {
-            let mut modest = world.connect();
-            modest.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
-            modest.until("GET /x").await;
+    let handled = Rc::new(Cell::new(0));
+    let (counter, waited) = (Rc::clone(&handled), Rc::new(Cell::new(None)));
+    let wait = Rc::clone(&waited);
+    let world = World::new(Limits::default(), move |request: Request| {
+        match request.target() {
+            "/x" => wait.set(Some(counter.get())),
+            _ => counter.set(counter.get() + 1),
         }
-        drop((sending, reading));
+        async { Ok(Response::new(200)) }
+    });
+    world.run(async {
+        let mut modest = world.connect();
+        modest.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        modest.until("content-length: 0").await;
+        // In threads of its own, so that its socket is always full.
+        let (ours, greedy) = UnixStream::pair().unwrap();
+        world.accept(ours.into());
+        let (mut sender, mut reader) = (greedy.try_clone().unwrap(), greedy.try_clone().unwrap());
+        let sending = std::thread::spawn(move || {
+            let flood = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+            while sender.write_all(flood.as_bytes()).is_ok() {}
+        });
+        let reading = std::thread::spawn(move || {
+            let mut bytes = vec![0; 65536];
+            while reader.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        });
+        for _ in 0..20 {
+            waited.set(None);
+            let before = handled.get();
+            modest.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            while waited.get().is_none() {
+                smol::future::yield_now().await;
+            }
+            // Its own turn may have begun, and there is one more before the
+            // reactor has looked.
+            let turns = (waited.get().unwrap() - before) / TURN;
+            assert!(turns <= 4, "it has waited for {turns} turns");
+        }
+        greedy.shutdown(Shutdown::Both).unwrap();
+        sending.join().unwrap();
+        reading.join().unwrap();
     });
 }
 
@@ -1334,7 +1353,7 @@ fn a_streamed_response_leaves_as_it_comes() {
         );
         let source = SOURCE.take().unwrap();
         for (piece, chunk) in [("a", "1\r\na\r\n"), ("bcd", "3\r\nbcd\r\n")] {
-            std::io::Write::write_all(&mut &source, piece.as_bytes()).unwrap();
+            (&source).write_all(piece.as_bytes()).unwrap();
             assert_eq!(client.until(chunk).await, chunk);
         }
         drop(source);
@@ -1356,6 +1375,7 @@ impl AsyncRead for Source {
     ) -> Poll<std::io::Result<usize>> {
         let produced = self.produced.fetch_add(into.len(), Ordering::Relaxed);
         assert!(produced < self.limit, "as asked");
+        into.fill(b'.');
         Poll::Ready(Ok(into.len()))
     }
 }
