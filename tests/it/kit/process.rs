@@ -296,9 +296,25 @@ impl Process {
 
     /// Waits until there are so many descriptors of each kind.
     pub(crate) fn wait_for_descriptors(&self, kinds: &BTreeMap<String, usize>) {
+        self.wait_until_descriptors(kinds, |now| *now == *kinds);
+    }
+
+    /// Waits until there are no more descriptors of any kind than these.
+    pub(crate) fn wait_for_at_most(&self, kinds: &BTreeMap<String, usize>) {
+        self.wait_until_descriptors(kinds, |now| {
+            now.iter()
+                .all(|(kind, count)| kinds.get(kind).is_some_and(|most| count <= most))
+        });
+    }
+
+    fn wait_until_descriptors(
+        &self,
+        kinds: &BTreeMap<String, usize>,
+        are_as_wanted: impl Fn(&BTreeMap<String, usize>) -> bool,
+    ) {
         let deadline = Instant::now() + PATIENCE;
         // No one is told when a process closes a descriptor.
-        while self.kinds_of_descriptors() != *kinds {
+        while !are_as_wanted(&self.kinds_of_descriptors()) {
             assert!(
                 Instant::now() < deadline,
                 "{} has {:?}, not {kinds:?}",
