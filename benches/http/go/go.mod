@@ -1,3 +1,3 @@
 module heirloom-bench-http
 
-go 1.19
+go 1.20

@@ -6,8 +6,20 @@
 
 pub mod server;
 
-/// What every server answers to every request.
+/// What every server answers to every request, but for the two paths below.
 pub const BODY: &str = "Hello, world!\n";
+
+/// Where the body of a request comes back.
+pub const ECHO: &str = "/echo";
+
+/// Where [`LARGE_BYTES`] come, a [`CHUNK`] at a time, and without being
+/// announced: the server does not know beforehand how much there is.
+pub const LARGE: &str = "/large";
+
+pub const LARGE_BYTES: usize = 1024 * 1024;
+
+/// What a file or another server might give at once.
+pub static CHUNK: [u8; 16 * 1024] = [b'x'; 16 * 1024];
 
 /// The media type of [`BODY`], which every server sends.
 pub const MEDIA_TYPE: &str = "text/plain; charset=utf-8";
