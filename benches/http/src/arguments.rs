@@ -6,23 +6,36 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::workload::Workload;
+
 pub const USAGE: &str = "\
 Usage: heirloom-bench-http [PART]... [OPTION]...
 
 Parts, all of them unless some are named:
   rate            requests a second, interleaved rounds
+  pipelined       the same, 16 requests at once
+  echo            the same, with bodies of 1 KB that come back
+  stream          the same, with responses of 1 MB in chunks
+  connect         the same, with a new connection for each request
+  unix            the same, through a UNIX socket
+  latency         latencies at half the load that can be borne, on a schedule
+  fairness        latencies beside a client that pipelines without end
+  growth          rate, p99 and memory beside more and more idle connections
   syscalls        system calls and sends a request (needs perf or strace)
   idle            memory and wake-ups of idle connections
   instructions    instructions a request (needs valgrind)
   allocations     allocations a request
 
 Options:
-  --rounds N            rounds of `rate` [7]
-  --seconds N           length of one measurement of `rate` [2]
+  --rounds N            rounds of all parts above [7]
+  --seconds N           length of one measurement of these [2]
   --connections N,...   connections of `rate` [64,512]
   --idle N              connections of `idle` [10000]
-  --peers NAME,...      only these of heirloom, hyper, async-h1, go, nginx
-  --generator NAME      load of `rate` from `wrk` or our `own` [wrk, if installed]
+  --growth N,...        idle connections of `growth`, each at most as many as
+                        the limit of open files allows [0,1000,10000,100000]
+  --peers NAME,...      only these of heirloom, hyper, async-h1, go,
+                        nginx, epoll
+  --generator NAME      closed loops from `wrk` or our `own` [wrk, if installed]
   --server-cpu N        [the second CPU this process may use]
   --client-cpu N        [the first]
   --smoke               a fast run whose figures mean little
@@ -31,7 +44,10 @@ Options:
 /// A part of the bench that can be run alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    Rate,
+    Rate(Workload),
+    Latency,
+    Fairness,
+    Growth,
     Syscalls,
     Idle,
     Instructions,
@@ -39,8 +55,16 @@ pub enum Part {
 }
 
 impl Part {
-    const ALL: [Part; 5] = [
-        Part::Rate,
+    pub const ALL: [Part; 13] = [
+        Part::Rate(Workload::KeepAlive),
+        Part::Rate(Workload::Pipelined),
+        Part::Rate(Workload::Echo),
+        Part::Rate(Workload::Stream),
+        Part::Rate(Workload::Connect),
+        Part::Rate(Workload::Unix),
+        Part::Latency,
+        Part::Fairness,
+        Part::Growth,
         Part::Syscalls,
         Part::Idle,
         Part::Instructions,
@@ -51,7 +75,10 @@ impl Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Part::Rate => "rate",
+            Part::Rate(workload) => workload.name(),
+            Part::Latency => "latency",
+            Part::Fairness => "fairness",
+            Part::Growth => "growth",
             Part::Syscalls => "syscalls",
             Part::Idle => "idle",
             Part::Instructions => "instructions",
@@ -60,7 +87,7 @@ impl fmt::Display for Part {
     }
 }
 
-/// What makes the load of `rate`.
+/// What makes the load of closed loops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generator {
     Wrk,
@@ -74,6 +101,7 @@ pub struct Arguments {
     pub seconds: u64,
     pub connections: Vec<usize>,
     pub idle: usize,
+    pub growth: Vec<usize>,
     /// For how long idle connections are watched.
     pub idle_watch: Duration,
     /// Empty for all.
@@ -94,6 +122,7 @@ impl Arguments {
             seconds: 2,
             connections: vec![64, 512],
             idle: 10_000,
+            growth: vec![0, 1_000, 10_000, 100_000],
             idle_watch: Duration::from_secs(3),
             peers: Vec::new(),
             generator: None,
@@ -111,6 +140,7 @@ impl Arguments {
                     arguments.rounds = 1;
                     arguments.seconds = 1;
                     arguments.idle = 1_000;
+                    arguments.growth = vec![0, 1_000];
                     arguments.idle_watch = Duration::from_secs(1);
                     continue;
                 }
@@ -131,6 +161,12 @@ impl Arguments {
                         .collect::<anyhow::Result<_>>()?;
                 }
                 "--idle" => arguments.idle = at_least_one(&value()?)?,
+                "--growth" => {
+                    arguments.growth = value()?
+                        .split(',')
+                        .map(number)
+                        .collect::<anyhow::Result<_>>()?;
+                }
                 "--peers" => arguments.peers = value()?.split(',').map(str::to_owned).collect(),
                 "--generator" => {
                     arguments.generator = Some(match value()?.as_str() {

@@ -24,6 +24,10 @@ pub static CHUNK: [u8; 16 * 1024] = [b'x'; 16 * 1024];
 /// The media type of [`BODY`], which every server sends.
 pub const MEDIA_TYPE: &str = "text/plain; charset=utf-8";
 
+/// The variable that tells a server that its clients pipeline. Only hyper has
+/// something to set then.
+pub const PIPELINING: &str = "HEIRLOOM_BENCH_PIPELINING";
+
 /// What a server prints on its standard output before its address, once a
 /// connection to it would not be refused.
 pub const ANNOUNCEMENT: &str = "listening on ";

@@ -1,6 +1,7 @@
 //! The driver: starts each server, loads it, looks at it from outside, and
 //! tells the figures side by side. See `README.md` for what is measured how.
 
+mod address;
 mod arguments;
 mod bench;
 mod clients;
@@ -11,6 +12,7 @@ mod part;
 mod peer;
 mod process;
 mod report;
+mod workload;
 mod wrk;
 
 use std::env;
@@ -45,7 +47,10 @@ fn measure(arguments: Arguments) -> anyhow::Result<()> {
     let mut report = Report::new(&bench)?;
     for part in parts {
         let outcome = match part {
-            Part::Rate => part::rate::measure(&bench, &mut report),
+            Part::Rate(workload) => part::rate::measure(&bench, &mut report, workload),
+            Part::Latency => part::latency::measure(&bench, &mut report),
+            Part::Fairness => part::fairness::measure(&bench, &mut report),
+            Part::Growth => part::growth::measure(&bench, &mut report),
             Part::Syscalls => part::syscalls::measure(&bench, &mut report),
             Part::Idle => part::idle::measure(&bench, &mut report),
             Part::Instructions => part::instructions::measure(&bench, &mut report),

@@ -2,17 +2,20 @@
 
 use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use heirloom_bench_http::{ANNOUNCEMENT, BODY, MEDIA_TYPE};
+use heirloom_bench_http::{ANNOUNCEMENT, BODY, MEDIA_TYPE, PIPELINING};
 
+use crate::address::Address;
 use crate::bench::{Bench, on_path};
 use crate::launch;
 use crate::process::{Lines, Process};
+use crate::workload::Workload;
 
 /// How long a server may take to start; valgrind makes it slow.
 const START: Duration = Duration::from_secs(30);
@@ -21,7 +24,7 @@ const START: Duration = Duration::from_secs(30);
 pub const OURS: &str = "heirloom";
 
 /// Every peer, in the order of the tables.
-const NAMES: [&str; 5] = [OURS, "hyper", "async-h1", "go", "nginx"];
+const NAMES: [&str; 6] = [OURS, "hyper", "async-h1", "go", "nginx", "epoll"];
 
 pub struct Peer {
     pub name: &'static str,
@@ -48,12 +51,40 @@ impl Peer {
     }
 
     pub fn start(&self, bench: &Bench) -> anyhow::Result<Server> {
-        let command = launch::command(&self.program, bench.server_cpu)?;
+        self.start_for(bench, Workload::KeepAlive)
+    }
+
+    /// Starts it where the workload expects it, and tells it what it has to
+    /// know beforehand.
+    pub fn start_for(&self, bench: &Bench, workload: Workload) -> anyhow::Result<Server> {
+        let mut command = launch::command(&self.program, bench.server_cpu)?;
+        if workload == Workload::Pipelined {
+            command.env(PIPELINING, "1");
+        }
+        let address = match workload {
+            Workload::Unix => Some(self.unix_address(bench)?),
+            _ => None,
+        };
         match self.start {
-            Start::Announced => announced(command),
-            Start::Nginx => nginx(command, bench),
+            Start::Announced => {
+                command.args(address.map(|address| address.to_string()));
+                announced(command)
+            }
+            Start::Nginx => nginx(command, bench, address),
         }
         .with_context(|| format!("could not start the server on {}", self.name))
+    }
+
+    /// A UNIX socket that is not there yet.
+    fn unix_address(&self, bench: &Bench) -> anyhow::Result<Address> {
+        let path = bench.directory.join(format!("{}.sock", self.name));
+        // A server that was killed has left it there.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).context("could not remove an old socket")
+            }
+            _ => Ok(Address::Unix(path)),
+        }
     }
 
     /// Starts the program of `peer` that counts allocations.
@@ -82,7 +113,7 @@ impl Peer {
 /// A server that runs, until this is dropped.
 pub struct Server {
     pub process: Process,
-    pub address: SocketAddr,
+    pub address: Address,
     /// What it prints. Held because a server that prints into a closed pipe
     /// may die of it.
     pub lines: Lines,
@@ -104,14 +135,17 @@ fn announced(mut command: Command) -> anyhow::Result<Server> {
     })
 }
 
-fn nginx(mut command: Command, bench: &Bench) -> anyhow::Result<Server> {
+fn nginx(mut command: Command, bench: &Bench, address: Option<Address>) -> anyhow::Result<Server> {
     let prefix = bench.directory.join("nginx");
     fs::create_dir_all(&prefix)?;
     // nginx cannot tell which port the system chose. That another program gets
     // this one in between is unlikely, and nginx then says so and ends.
-    let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let address = match address {
+        Some(address) => address,
+        None => Address::Tcp(TcpListener::bind("127.0.0.1:0")?.local_addr()?),
+    };
     let file = prefix.join("nginx.conf");
-    fs::write(&file, nginx_configuration(address))?;
+    fs::write(&file, nginx_configuration(&address))?;
     command
         .args(["-e", "stderr", "-p"])
         .arg(&prefix)
@@ -130,7 +164,7 @@ fn nginx(mut command: Command, bench: &Bench) -> anyhow::Result<Server> {
     })
 }
 
-fn nginx_configuration(address: SocketAddr) -> String {
+fn nginx_configuration(address: &Address) -> String {
     let body = BODY.escape_default();
     // One process, so that killing it leaves none behind. Everything that
     // nginx would write goes below its prefix.
@@ -139,7 +173,7 @@ fn nginx_configuration(address: SocketAddr) -> String {
 master_process off;
 pid nginx.pid;
 error_log stderr notice;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 131072; }}
 http {{
     access_log off;
     client_body_temp_path body;

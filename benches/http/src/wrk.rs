@@ -1,7 +1,6 @@
 //! wrk as the generator of load.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -19,24 +18,31 @@ pub struct Outcome {
     pub failures: u64,
 }
 
-/// Loads the server for `seconds`.
-pub fn run(
-    wrk: &Path,
-    cpu: usize,
-    address: SocketAddr,
-    connections: usize,
-    seconds: u64,
-) -> anyhow::Result<Outcome> {
+/// What wrk is to do.
+pub struct Load {
+    pub url: String,
+    /// For other requests than plain ones.
+    pub script: Option<PathBuf>,
+    pub connections: usize,
+    pub seconds: u64,
+}
+
+/// Loads a server.
+pub fn run(wrk: &Path, cpu: usize, load: &Load) -> anyhow::Result<Outcome> {
     let mut command = launch::command(wrk, cpu)?;
     command
         .args(["--threads=1", "--latency"])
-        .arg(format!("--connections={connections}"))
-        .arg(format!("--duration={seconds}s"))
-        .arg(format!("http://{address}/"))
+        .arg(format!("--connections={}", load.connections))
+        .arg(format!("--duration={}s", load.seconds));
+    if let Some(script) = &load.script {
+        command.arg("--script").arg(script);
+    }
+    command
+        .arg(&load.url)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     let mut process = Process::start(&mut command)?;
-    let deadline = Instant::now() + Duration::from_secs(seconds + 15);
+    let deadline = Instant::now() + Duration::from_secs(load.seconds + 15);
     let output = process.stdout_lines()?.rest_by(deadline)?;
     let status = process.wait_within(Duration::from_secs(5))?;
     ensure!(status.success(), "wrk: {status}, after {output:?}");

@@ -30,7 +30,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 
 fn measure_peer(bench: &Bench, peer: &Peer) -> anyhow::Result<AllocationFigures> {
     let mut server = peer.start_counted(bench)?;
-    let mut clients = warm_up(server.address)?;
+    let mut clients = warm_up(&server.address)?;
     let before = ask(&mut server)?;
     clients.run(Until::Answered(REQUESTS))?.flawless()?;
     let after = ask(&mut server)?;

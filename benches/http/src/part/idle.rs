@@ -39,7 +39,7 @@ fn measure_peer(bench: &Bench, peer: &Peer, count: usize) -> anyhow::Result<Idle
     let pid = server.process.pid();
     // The first connections stay open: what they brought into memory is code
     // and buffers that all later ones share.
-    let mut clients = warm_up(server.address)?;
+    let mut clients = warm_up(&server.address)?;
     let few = clients.count();
     ensure!(count > few, "{count} connections are too few to measure");
     let before = resident_bytes(pid)?;

@@ -80,7 +80,7 @@ fn count(
         format!("--callgrind-out-file={}", profile.display()),
     ];
     let mut server = peer.start_under(bench, valgrind, &options)?;
-    let mut clients = Clients::connect(server.address, connections)?;
+    let mut clients = Clients::connect(&server.address, connections)?;
     clients.run(Until::Answered(requests))?.flawless()?;
     // The profile is written at the end of the process, be it by a signal.
     drop(clients);

@@ -4,90 +4,136 @@
 //! each round begins with another one, and a ratio is the median of the ratios
 //! of each round.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::bench::Bench;
-use crate::clients::{Clients, Until, warm_up};
-use crate::observed;
-use crate::peer::Peer;
-use crate::report::{RateSample, Report};
-use crate::wrk;
+use anyhow::Context;
 
-pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
-    let rounds = bench.arguments.rounds;
-    for round in 0..rounds {
-        for turn in 0..bench.peers.len() {
-            let peer = &bench.peers[(round + turn) % bench.peers.len()];
-            eprint!("rate: round {} of {rounds}, {}:", round + 1, peer.name);
-            if let Err(error) = measure_peer(bench, peer, round, report) {
-                eprintln!();
-                report.skip(format!(
-                    "rate of {}, round {}: {error:#}",
-                    peer.name,
-                    round + 1
-                ));
-                continue;
-            }
-            eprintln!();
+use crate::address::Address;
+use crate::bench::Bench;
+use crate::clients::{Clients, Until, quantile, warm_up_by};
+use crate::observed;
+use crate::peer::{Peer, Server};
+use crate::report::{RateSample, Report};
+use crate::workload::Workload;
+use crate::wrk::{self, Outcome};
+
+pub fn measure(bench: &Bench, report: &mut Report, workload: Workload) -> anyhow::Result<()> {
+    let name = workload.name();
+    let peers: Vec<_> = bench
+        .peers
+        .iter()
+        .filter(|peer| workload.is_for(peer.name))
+        .collect();
+    super::interleave(bench, report, name, &peers, |report, peer, round| {
+        // A new process each time: what one load leaves behind in the allocator
+        // is no part of the next figure.
+        for &connections in workload.connections(&bench.arguments.connections) {
+            let server = peer.start_for(bench, workload)?;
+            let sample = measure_server(bench, peer, &server, workload, connections, round)?;
+            eprint!(" {:.0}/s on {connections}", sample.rate);
+            report.rates.push(sample);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
-fn measure_peer(
+/// Measures a server as it is, after it was warmed up.
+fn measure_server(
     bench: &Bench,
     peer: &Peer,
+    server: &Server,
+    workload: Workload,
+    connections: usize,
     round: usize,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    // A new process each time: what one load leaves behind in the allocator is
-    // no part of the next figure.
-    for &connections in &bench.arguments.connections {
-        let server = peer.start(bench)?;
-        drop(warm_up(server.address)?);
-        let pid = server.process.pid();
-        let cpu_before = observed::cpu_time(pid)?;
-        let started = Instant::now();
-        let load = match &bench.wrk {
-            Some(wrk) => wrk::run(
-                wrk,
-                bench.client_cpu,
-                server.address,
+) -> anyhow::Result<RateSample> {
+    let exchange = workload.exchange(&server.address);
+    drop(warm_up_by(
+        exchange,
+        &server.address,
+        workload.warming_requests(),
+    )?);
+    let (load, cost) = load(bench, server, workload, connections)?;
+    Ok(RateSample {
+        workload: workload.name(),
+        peer: peer.name,
+        connections,
+        round,
+        rate: load.rate,
+        p99_ms: load.p99.as_secs_f64() * 1e3,
+        failures: load.failures,
+        server_busy: cost.busy,
+        cpu_us: cost.cpu.as_secs_f64() * 1e6 / load.answered as f64,
+    })
+}
+
+/// What a load took of the server.
+pub(super) struct Cost {
+    pub cpu: Duration,
+    /// The share of a core.
+    pub busy: f64,
+}
+
+/// Loads the server as hard as `connections` can.
+pub(super) fn load(
+    bench: &Bench,
+    server: &Server,
+    workload: Workload,
+    connections: usize,
+) -> anyhow::Result<(Outcome, Cost)> {
+    let seconds = bench.arguments.seconds;
+    observe(server, || match (&bench.wrk, &server.address) {
+        (Some(program), Address::Tcp(address)) => {
+            let script = match workload.script() {
+                Some(text) => {
+                    let path = bench.directory.join(format!("{}.lua", workload.name()));
+                    fs::write(&path, text)
+                        .with_context(|| format!("could not write {}", path.display()))?;
+                    Some(path)
+                }
+                None => None,
+            };
+            let load = wrk::Load {
+                url: format!("http://{address}{}", workload.path()),
+                script,
                 connections,
-                bench.arguments.seconds,
-            )?,
-            None => own_load(bench, &server.address, connections)?,
-        };
-        let cpu = observed::cpu_time(pid)?.saturating_sub(cpu_before);
-        let busy = cpu.as_secs_f64() / started.elapsed().as_secs_f64();
-        eprint!(" {:.0}/s on {connections}", load.rate);
-        report.rates.push(RateSample {
-            peer: peer.name,
-            connections,
-            round,
-            rate: load.rate,
-            p99_ms: load.p99.as_secs_f64() * 1e3,
-            failures: load.failures,
-            server_busy: busy,
-            cpu_us: cpu.as_secs_f64() * 1e6 / load.answered as f64,
-        });
-    }
-    Ok(())
+                seconds,
+            };
+            wrk::run(program, bench.client_cpu, &load)
+        }
+        (_, address) => {
+            let exchange = workload.exchange(address);
+            own_load(exchange, address, connections, seconds)
+        }
+    })
+}
+
+/// What `load` takes of the server.
+pub(super) fn observe<T>(
+    server: &Server,
+    load: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, Cost)> {
+    let pid = server.process.pid();
+    let cpu_before = observed::cpu_time(pid)?;
+    let started = Instant::now();
+    let outcome = load()?;
+    let cpu = observed::cpu_time(pid)?.saturating_sub(cpu_before);
+    let busy = cpu.as_secs_f64() / started.elapsed().as_secs_f64();
+    Ok((outcome, Cost { cpu, busy }))
 }
 
 fn own_load(
-    bench: &Bench,
-    address: &std::net::SocketAddr,
+    exchange: crate::clients::Exchange,
+    address: &Address,
     connections: usize,
-) -> anyhow::Result<wrk::Outcome> {
-    let mut clients = Clients::connect(*address, connections)?;
-    let mut tally = clients.run(Until::Passed(Duration::from_secs(bench.arguments.seconds)))?;
-    tally.latencies.sort_unstable();
-    let p99 = tally.latencies.get(tally.latencies.len() * 99 / 100);
-    Ok(wrk::Outcome {
+    seconds: u64,
+) -> anyhow::Result<Outcome> {
+    let mut clients = Clients::exchanging(exchange, address, connections)?;
+    let mut tally = clients.run(Until::Passed(Duration::from_secs(seconds)))?;
+    Ok(Outcome {
         answered: tally.answered,
         rate: tally.answered as f64 / tally.took.as_secs_f64(),
-        p99: Duration::from_micros(p99.copied().unwrap_or(0).into()),
+        p99: quantile(&mut tally.latencies, 0.99),
         failures: tally.failures.total(),
     })
 }

@@ -1,6 +1,7 @@
 //! hyper 1 on tokio's current-thread runtime.
 
 use std::convert::Infallible;
+use std::env;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{UNIX, address, announce};
-use crate::{BODY, CHUNK, ECHO, LARGE, LARGE_BYTES, MEDIA_TYPE};
+use crate::{BODY, CHUNK, ECHO, LARGE, LARGE_BYTES, MEDIA_TYPE, PIPELINING};
 
 /// Serves until the process is stopped.
 pub fn run() -> io::Result<()> {
@@ -28,12 +29,16 @@ pub fn run() -> io::Result<()> {
 
 async fn serve() -> io::Result<()> {
     let address = address();
+    // Without it each response to a pipelined request is a send of its own;
+    // with it, a client that pipelines without end is never answered, as long
+    // as there is memory for its responses.
+    let is_pipelining = env::var_os(PIPELINING).is_some();
     if let Some(path) = address.strip_prefix(UNIX) {
         let listener = UnixListener::bind(path)?;
         announce(&address)?;
         loop {
             let (socket, _) = listener.accept().await?;
-            tokio::spawn(connection(socket));
+            tokio::spawn(connection(socket, is_pipelining));
         }
     }
     let listener = TcpListener::bind(address).await?;
@@ -41,15 +46,14 @@ async fn serve() -> io::Result<()> {
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;
-        tokio::spawn(connection(socket));
+        tokio::spawn(connection(socket, is_pipelining));
     }
 }
 
-async fn connection(socket: impl AsyncRead + AsyncWrite + Unpin) {
+async fn connection(socket: impl AsyncRead + AsyncWrite + Unpin, is_pipelining: bool) {
     // A client that goes away is no failure of the server.
     let _ = http1::Builder::new()
-        // Or each response to a pipelined request is a send of its own.
-        .pipeline_flush(true)
+        .pipeline_flush(is_pipelining)
         .serve_connection(TokioIo::new(socket), service_fn(answer))
         .await;
 }

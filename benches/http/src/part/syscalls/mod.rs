@@ -72,7 +72,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
 
 fn measure_peer(bench: &Bench, peer: &Peer, counter: &Counter) -> anyhow::Result<SyscallFigures> {
     let server = peer.start(bench)?;
-    let mut clients = warm_up(server.address)?;
+    let mut clients = warm_up(&server.address)?;
     let pid = server.process.pid();
     let load = || -> anyhow::Result<()> {
         clients.run(Until::Answered(REQUESTS))?.flawless()?;

@@ -5,16 +5,23 @@
 //! response is read as HTTP and compared with what it has to be; nothing is
 //! retried, and each way of failing is counted.
 
+mod exchange;
+mod greedy;
+mod schedule;
+
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use heirloom_bench_http::BODY;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
+
+pub use self::exchange::{Exchange, get};
+pub use self::greedy::Greedy;
+pub use self::schedule::Punctual;
+use crate::address::{Address, Socket};
 
 /// A server that says nothing for so long has failed. Under valgrind 64
 /// requests take a good part of a second.
@@ -22,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// More than this is not noise, and the figures would mean nothing.
 const MOST_FAILURES: u64 = 1_000;
+
+/// How much is read at once: all that comes, but for a large response.
+const READ_BYTES: usize = 64 * 1024;
 
 /// When a run stops asking.
 #[derive(Clone, Copy)]
@@ -64,8 +74,20 @@ pub struct Tally {
     pub answered: u64,
     pub took: Duration,
     pub failures: Failures,
-    /// Microseconds from asking to the last byte, in no order.
+    /// Microseconds from asking to the last byte, in no order; of pipelined
+    /// requests, to the last byte of all that were sent at once.
     pub latencies: Vec<u32>,
+}
+
+/// What `share` of the latencies are not above.
+pub fn quantile(latencies: &mut [u32], share: f64) -> Duration {
+    if latencies.is_empty() {
+        return Duration::ZERO;
+    }
+    let index = (latencies.len() as f64 * share) as usize;
+    let index = index.min(latencies.len() - 1);
+    let (_, &mut latency, _) = latencies.select_nth_unstable(index);
+    Duration::from_micros(latency.into())
 }
 
 impl Tally {
@@ -83,16 +105,18 @@ impl Tally {
 
 /// Open connections to one server.
 pub struct Clients {
-    address: SocketAddr,
-    request: Vec<u8>,
+    address: Address,
+    exchange: Exchange,
     epoll: OwnedFd,
     connections: Vec<Connection>,
+    /// For what is read at once.
+    buffer: Vec<u8>,
 }
 
 struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     received: Vec<u8>,
-    /// When the request was sent that is not answered yet.
+    /// When the request was due that is not answered yet.
     asked: Option<Instant>,
 }
 
@@ -107,12 +131,18 @@ enum Failure {
 impl Clients {
     /// Opens `count` connections, one after the other, and makes one request
     /// on each, so that the server has met every one of them.
-    pub fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+    pub fn connect(address: &Address, count: usize) -> anyhow::Result<Self> {
+        Clients::exchanging(Exchange::constant(address), address, count)
+    }
+
+    /// As [`Clients::connect`], for other requests.
+    pub fn exchanging(exchange: Exchange, address: &Address, count: usize) -> anyhow::Result<Self> {
         let mut clients = Clients {
-            address,
-            request: format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").into_bytes(),
+            address: address.clone(),
+            exchange,
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC).context("could not make an epoll")?,
             connections: Vec::new(),
+            buffer: vec![0; READ_BYTES],
         };
         clients.grow(count)?;
         Ok(clients)
@@ -134,20 +164,28 @@ impl Clients {
         self.connections.len()
     }
 
-    /// A connection that has been answered once.
-    fn open(&self, index: usize) -> anyhow::Result<Connection> {
-        let socket = TcpStream::connect_timeout(&self.address, PATIENCE)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+    /// A connection that has been answered once, if it can be used again.
+    fn open(&mut self, index: usize) -> anyhow::Result<Connection> {
         let mut connection = Connection {
-            socket,
+            socket: self.address.connect(index, PATIENCE)?,
             received: Vec::with_capacity(256),
             asked: None,
         };
-        connection.ask(&self.request)?;
+        if !self.exchange.closes {
+            self.meet(&mut connection)?;
+        }
+        connection.socket.stop_blocking()?;
+        let data = epoll::EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &connection.socket, data, epoll::EventFlags::IN)?;
+        Ok(connection)
+    }
+
+    /// Asks once, and waits for the answer.
+    fn meet(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let asked = Instant::now();
+        connection.ask(&self.exchange.request, asked)?;
         loop {
-            match connection.receive() {
+            match connection.receive(&mut self.buffer, &self.exchange) {
                 Ok(true) => break,
                 // A read that has waited for too long ends like this, too.
                 Ok(false) => ensure!(asked.elapsed() < PATIENCE, "no response in time"),
@@ -158,22 +196,22 @@ impl Clients {
             }
         }
         connection.answered();
-        connection.socket.set_nonblocking(true)?;
-        let data = epoll::EventData::new_u64(index as u64);
-        epoll::add(&self.epoll, &connection.socket, data, epoll::EventFlags::IN)?;
-        Ok(connection)
+        Ok(())
     }
 
     /// Asks on all connections at once, again and again.
     pub fn run(&mut self, until: Until) -> anyhow::Result<Tally> {
         let started = Instant::now();
+        let depth = self.exchange.depth;
         let mut asked = 0;
         let mut may_ask = |now: Instant| {
             let more = match until {
                 Until::Answered(most) => asked < most,
                 Until::Passed(most) => now - started < most,
             };
-            asked += u64::from(more);
+            if more {
+                asked += depth;
+            }
             more
         };
         let mut tally = Tally {
@@ -185,8 +223,8 @@ impl Clients {
         let mut waiting = 0_u64;
         for index in 0..self.connections.len() {
             if may_ask(Instant::now()) {
-                self.ask(index)?;
-                waiting += 1;
+                self.ask(index, Instant::now())?;
+                waiting += depth;
             }
         }
         let mut events: Vec<epoll::Event> = Vec::with_capacity(256);
@@ -205,29 +243,24 @@ impl Clients {
                 let index = usize::try_from(event.data.u64())?;
                 let connection = &mut self.connections[index];
                 let was_waiting = connection.asked.is_some();
-                match connection.receive() {
+                match connection.receive(&mut self.buffer, &self.exchange) {
                     Ok(false) => continue,
                     Ok(true) => {
-                        tally.answered += 1;
+                        tally.answered += depth;
                         tally.latencies.extend(connection.answered());
-                    }
-                    Err(failure) => {
-                        match failure {
-                            Failure::Closed => tally.failures.closed += 1,
-                            Failure::Broken => tally.failures.broken += 1,
-                            Failure::Wrong => tally.failures.wrong += 1,
+                        if self.exchange.closes {
+                            self.connections[index] = self.open(index)?;
                         }
-                        if tally.failures.total() > MOST_FAILURES {
-                            bail!("too many requests failed: {}", tally.failures);
-                        }
-                        // The old socket leaves the epoll when it is dropped.
-                        self.connections[index] = self.open(index)?;
                     }
+                    Err(failure) => self.replace(index, failure, &mut tally.failures)?,
                 }
-                waiting -= u64::from(was_waiting);
-                if may_ask(Instant::now()) {
-                    self.ask(index)?;
-                    waiting += 1;
+                if was_waiting {
+                    waiting -= depth;
+                }
+                let now = Instant::now();
+                if may_ask(now) {
+                    self.ask(index, now)?;
+                    waiting += depth;
                 }
             }
         }
@@ -235,8 +268,29 @@ impl Clients {
         Ok(tally)
     }
 
-    fn ask(&mut self, index: usize) -> anyhow::Result<()> {
-        match self.connections[index].ask(&self.request) {
+    /// Counts a failure, and opens the connection anew.
+    fn replace(
+        &mut self,
+        index: usize,
+        failure: Failure,
+        failures: &mut Failures,
+    ) -> anyhow::Result<()> {
+        match failure {
+            Failure::Closed => failures.closed += 1,
+            Failure::Broken => failures.broken += 1,
+            Failure::Wrong => failures.wrong += 1,
+        }
+        if failures.total() > MOST_FAILURES {
+            bail!("too many requests failed: {failures}");
+        }
+        // The old socket leaves the epoll when it is dropped.
+        self.connections[index] = self.open(index)?;
+        Ok(())
+    }
+
+    /// Sends the request that was `due` then.
+    fn ask(&mut self, index: usize, due: Instant) -> anyhow::Result<()> {
+        match self.connections[index].ask(&self.exchange.request, due) {
             Ok(()) => Ok(()),
             // That the server has closed is seen, and counted, in the place of
             // the response.
@@ -254,16 +308,15 @@ impl Clients {
 }
 
 impl Connection {
-    fn ask(&mut self, request: &[u8]) -> io::Result<()> {
-        self.asked = Some(Instant::now());
+    fn ask(&mut self, request: &[u8], due: Instant) -> io::Result<()> {
+        self.asked = Some(due);
         // An empty send buffer always takes a request this small.
         self.socket.write_all(request)
     }
 
-    /// Reads what has come; `true` when it is the whole right response.
-    fn receive(&mut self) -> Result<bool, Failure> {
-        let mut bytes = [0; 2048];
-        let read = match self.socket.read(&mut bytes) {
+    /// Reads what has come; `true` when it is the whole right answer.
+    fn receive(&mut self, buffer: &mut [u8], exchange: &Exchange) -> Result<bool, Failure> {
+        let read = match self.socket.read(buffer) {
             Ok(0) => return Err(Failure::Closed),
             Ok(read) => read,
             Err(error)
@@ -273,11 +326,13 @@ impl Connection {
             }
             Err(_) => return Err(Failure::Broken),
         };
-        self.received.extend_from_slice(&bytes[..read]);
+        self.received.extend_from_slice(&buffer[..read]);
         if self.asked.is_none() {
             return Err(Failure::Wrong);
         }
-        is_right_response(&self.received).ok_or(Failure::Wrong)
+        exchange
+            .is_answered_by(&self.received)
+            .ok_or(Failure::Wrong)
     }
 
     /// Makes ready for the next request; returns how long this one took.
@@ -288,90 +343,18 @@ impl Connection {
     }
 }
 
-/// Whether `bytes` are the response that every server has to give; `None` if
-/// they cannot become it.
-fn is_right_response(bytes: &[u8]) -> Option<bool> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut response = httparse::Response::new(&mut headers);
-    let head = match response.parse(bytes).ok()? {
-        httparse::Status::Complete(head) => head,
-        httparse::Status::Partial => return Some(false),
-    };
-    if response.code != Some(200) || response.version != Some(1) {
-        return None;
-    }
-    let mut lengths = response
-        .headers
-        .iter()
-        .filter(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let is_announced = lengths.next()?.value == BODY.len().to_string().as_bytes();
-    let is_closing = response.headers.iter().any(|header| {
-        header.name.eq_ignore_ascii_case("connection")
-            && header.value.eq_ignore_ascii_case(b"close")
-    });
-    if !is_announced || lengths.next().is_some() || is_closing {
-        return None;
-    }
-    let body = &bytes[head..];
-    BODY.as_bytes()
-        .starts_with(body)
-        .then_some(body.len() == BODY.len())
-}
-
 /// Warms a server up, and makes sure that it is worth measuring: 64 clients,
 /// every response checked.
-pub fn warm_up(address: SocketAddr) -> anyhow::Result<Clients> {
-    let mut clients = Clients::connect(address, 64)?;
+pub fn warm_up(address: &Address) -> anyhow::Result<Clients> {
+    warm_up_by(Exchange::constant(address), address, 4_000)
+}
+
+/// As [`warm_up`], for other requests.
+pub fn warm_up_by(exchange: Exchange, address: &Address, requests: u64) -> anyhow::Result<Clients> {
+    let mut clients = Clients::exchanging(exchange, address, 64)?;
     clients
-        .run(Until::Answered(4_000))?
+        .run(Until::Answered(requests))?
         .flawless()
         .context("while the server was warmed up")?;
     Ok(clients)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_right_response;
-
-    fn verdict(head: &str, body: &str) -> Option<bool> {
-        is_right_response(format!("{head}\r\n\r\n{body}").as_bytes())
-    }
-
-    #[test]
-    fn the_response_is_right_only_when_it_is_whole() {
-        let head = "HTTP/1.1 200 OK\r\ncontent-length: 14";
-        assert_eq!(verdict(head, "Hello, world!\n"), Some(true));
-        assert_eq!(verdict(head, "Hello, wor"), Some(false));
-        assert_eq!(is_right_response(head.as_bytes()), Some(false));
-    }
-
-    #[test]
-    fn anything_else_is_wrong() {
-        let right = "Hello, world!\n";
-        for (head, body) in [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 14", "Hello, wolrd!\n"),
-            (
-                "HTTP/1.1 200 OK\r\ncontent-length: 14",
-                "Hello, world!\nHTTP",
-            ),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 15", right),
-            (
-                "HTTP/1.1 200 OK\r\ncontent-length: 14\r\ncontent-length: 14",
-                right,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\ncontent-length: 14\r\nconnection: close",
-                right,
-            ),
-            ("HTTP/1.1 200 OK", right),
-            (
-                "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 14",
-                right,
-            ),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 14", right),
-            ("nonsense", right),
-        ] {
-            assert_eq!(verdict(head, body), None, "{head:?} {body:?}");
-        }
-    }
 }
