@@ -14,7 +14,8 @@ use crate::process::Process;
 pub struct Outcome {
     pub answered: u64,
     pub rate: f64,
-    pub p99: Duration,
+    /// `None` where it is not known.
+    pub p99: Option<Duration>,
     pub failures: u64,
 }
 
@@ -72,7 +73,7 @@ fn parse(output: &str) -> Option<Outcome> {
     Some(Outcome {
         answered: answered.trim().parse().ok()?,
         rate: after("Requests/sec:")?.parse().ok()?,
-        p99: duration(after("99%")?)?,
+        p99: Some(duration(after("99%")?)?),
         failures: socket_errors + refusals,
     })
 }
@@ -114,7 +115,7 @@ mod tests {
         let expected = Outcome {
             answered: 196_434,
             rate: 93_541.44,
-            p99: Duration::from_micros(1_190),
+            p99: Some(Duration::from_micros(1_190)),
             failures: 0,
         };
         assert_eq!(outcome, Some(expected));

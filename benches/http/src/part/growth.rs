@@ -46,7 +46,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
                 round,
                 idle: step,
                 rate: outcome.rate,
-                p99_ms: outcome.p99.as_secs_f64() * 1e3,
+                p99_ms: outcome.p99.map(|p99| p99.as_secs_f64() * 1e3),
                 failures: outcome.failures,
                 server_busy: cost.busy,
                 cpu_us: cost.cpu.as_secs_f64() * 1e6 / outcome.answered as f64,

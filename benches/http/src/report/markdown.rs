@@ -68,7 +68,7 @@ impl Report {
                     rates().fold(f64::INFINITY, f64::min),
                     rates().fold(0.0, f64::max),
                     figure(self.rate_ratio(load, peer, connections), 2),
-                    figure(median(samples.iter().map(|sample| sample.p99_ms)), 2),
+                    figure(median(samples.iter().filter_map(|sample| sample.p99_ms)), 2),
                     figure(median(samples.iter().map(|sample| sample.cpu_us)), 2),
                     figure(self.cpu_ratio(load, peer, connections), 2),
                     figure(median(samples.iter().map(|sample| sample.server_busy)), 2),
@@ -161,6 +161,8 @@ impl Report {
                 let middle = |value: fn(&GrowthSample) -> f64, digits| {
                     figure(median(self.growth_of(peer, idle).map(value)), digits)
                 };
+                let p99 = self.growth_of(peer, idle);
+                let p99 = median(p99.filter_map(|sample| sample.p99_ms));
                 let bytes = self.growth_of(peer, idle);
                 let bytes = median(bytes.filter_map(|sample| sample.bytes_each));
                 line(
@@ -168,7 +170,7 @@ impl Report {
                     format_args!(
                         "| {peer} | {idle} | {} | {} | {} | {} | {} | {} | {} |",
                         middle(|sample| sample.rate, 0),
-                        middle(|sample| sample.p99_ms, 2),
+                        figure(p99, 2),
                         middle(|sample| sample.cpu_us, 2),
                         figure(self.growth_of_cost(peer, idle), 2),
                         figure(bytes, 0),

@@ -44,7 +44,7 @@ pub struct RateSample {
     pub connections: usize,
     pub round: usize,
     pub rate: f64,
-    pub p99_ms: f64,
+    pub p99_ms: Option<f64>,
     pub failures: u64,
     /// The share of its core that the server used. Clearly below one, the
     /// generator was the slower side and the rate is not the server's.
@@ -92,7 +92,7 @@ pub struct GrowthSample {
     /// How many idle ones there were.
     pub idle: usize,
     pub rate: f64,
-    pub p99_ms: f64,
+    pub p99_ms: Option<f64>,
     pub failures: u64,
     pub server_busy: f64,
     pub cpu_us: f64,
