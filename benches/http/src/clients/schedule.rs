@@ -15,6 +15,7 @@ use super::{Clients, Failures, Greedy, PATIENCE};
 /// What came of a run on a schedule.
 pub struct Punctual {
     pub answered: u64,
+    pub took: Duration,
     pub failures: Failures,
     /// Microseconds from when a request was due to its last byte, in no order.
     pub latencies: Vec<u32>,
@@ -37,6 +38,7 @@ impl Clients {
     ) -> anyhow::Result<Punctual> {
         let mut outcome = Punctual {
             answered: 0,
+            took: Duration::ZERO,
             failures: Failures::default(),
             latencies: Vec::new(),
             lateness: Vec::new(),
@@ -97,6 +99,7 @@ impl Clients {
                 }
             }
         }
+        outcome.took = started.elapsed();
         Ok(outcome)
     }
 }

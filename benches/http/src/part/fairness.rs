@@ -35,7 +35,7 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
             beside_p50_us: at(&mut beside, 0.5),
             beside_p999_us: at(&mut beside, 0.999),
             beside_longest_us: at(&mut beside, 1.0),
-            greedy_rate: greedy.answered() as f64 / length.as_secs_f64(),
+            greedy_rate: greedy.answered() as f64 / beside.took.as_secs_f64(),
             failures: alone.failures.total() + beside.failures.total(),
         };
         eprint!(
