@@ -13,7 +13,7 @@ use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::Audit;
 use crate::service::Character;
-use crate::traffic::{Manner, Record, Traffic};
+use crate::traffic::{Manner, Record, Traffic, assorted};
 use crate::{Bench, Fallible};
 
 /// How long after it took over a successor is killed.
@@ -167,21 +167,7 @@ pub(crate) fn measure(
 }
 
 fn manners() -> Vec<Manner> {
-    let quick = Manner {
-        policy: Policy::KeepAlive,
-        depth: 1,
-        is_cut: false,
-        is_slow: false,
-    };
-    let slow = Manner {
-        is_slow: true,
-        ..quick
-    };
-    let new = Manner {
-        policy: Policy::NewConnection,
-        ..quick
-    };
-    [vec![quick; QUICK], vec![slow; SLOW], vec![new; NEW]].concat()
+    assorted(QUICK, SLOW, NEW)
 }
 
 /// The longest times without an answer that clients with new connections met.

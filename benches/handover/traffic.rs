@@ -65,6 +65,26 @@ pub(crate) fn mixed(clients: usize) -> Vec<Manner> {
         .collect()
 }
 
+/// So many clients that keep their connections and ask for what is quick, for
+/// what is slow, and that make a new connection each time.
+pub(crate) fn assorted(quick: usize, slow: usize, new: usize) -> Vec<Manner> {
+    let usual = Manner {
+        policy: Policy::KeepAlive,
+        depth: 1,
+        is_cut: false,
+        is_slow: false,
+    };
+    let patient = Manner {
+        is_slow: true,
+        ..usual
+    };
+    let single = Manner {
+        policy: Policy::NewConnection,
+        ..usual
+    };
+    [vec![usual; quick], vec![patient; slow], vec![single; new]].concat()
+}
+
 /// What one client has met.
 #[derive(Default)]
 pub(crate) struct Record {

@@ -16,7 +16,7 @@ use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::Audit;
 use crate::service::{Character, Member, Service, Trouble};
-use crate::traffic::{Dice, Manner, Record, Traffic};
+use crate::traffic::{Dice, Manner, Record, Traffic, assorted};
 use crate::{Bench, Fallible};
 
 /// Longer than any death takes to come: after it, that of a successor would
@@ -413,19 +413,5 @@ impl Outcome {
 }
 
 fn manners() -> Vec<Manner> {
-    let quick = Manner {
-        policy: Policy::KeepAlive,
-        depth: 1,
-        is_cut: false,
-        is_slow: false,
-    };
-    let slow = Manner {
-        is_slow: true,
-        ..quick
-    };
-    let new = Manner {
-        policy: Policy::NewConnection,
-        ..quick
-    };
-    [vec![quick; QUICK], vec![slow; SLOW], vec![new; NEW]].concat()
+    assorted(QUICK, SLOW, NEW)
 }
