@@ -233,8 +233,10 @@ fn a_sighup_during_a_check_that_fails_leads_to_another_check() {
     Process::open(read_pids(&pids)[0]).kill();
     let failure = service.wait_failed_restart_after(place);
     failure.assert_says("failed, signal: 9");
+    // The end of this one would be that of the second check.
+    let mut another = open_for_writing(&fifo);
     drop(check);
-    finish(&mut open_for_writing(&fifo));
+    finish(&mut another);
     service.wait_generation(2);
 }
 

@@ -638,7 +638,15 @@ impl Service {
     pub(crate) fn limit_memory_to_now_and(&self, more: u64) {
         // A thread that has just begun still needs some, and has no name yet.
         self.current().wait_for_thread("async-io");
-        self.limit(Resource::As, Some(self.current().address_space() + more));
+        // And it has more for a moment, when it first allocates (malloc(3)).
+        loop {
+            let now = self.current().address_space();
+            self.limit(Resource::As, Some(now + more));
+            drop(self.settle());
+            if self.current().address_space() >= now {
+                return;
+            }
+        }
     }
 
     pub(crate) fn lift_memory_limit(&self) {
