@@ -27,6 +27,9 @@ pub const NAMES: [&str; 9] = [
 /// Where the servers are.
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 
+/// More connections than this are in no configuration.
+const MOST_CONFIGURED: usize = 16_384;
+
 /// How a restart is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -127,7 +130,12 @@ impl Custom {
 impl Peer {
     /// The program and its arguments, for a server on `port` that keeps its
     /// files in `directory`.
-    pub fn words(&self, port: u16, directory: &Path) -> anyhow::Result<Vec<OsString>> {
+    pub fn words(
+        &self,
+        port: u16,
+        most_connections: usize,
+        directory: &Path,
+    ) -> anyhow::Result<Vec<OsString>> {
         Ok(match &self.program {
             Program::Ours(program) => vec![program.into()],
             Program::Custom(words) => words
@@ -135,7 +143,7 @@ impl Peer {
                 .map(|word| word.replace("{port}", &port.to_string()).into())
                 .collect(),
             Program::Configured { program, file, .. } => {
-                let configuration = self.configure(port, directory, "")?;
+                let configuration = self.configure(port, most_connections, directory, "")?;
                 let mut words = vec![program.into()];
                 match *file {
                     "nginx.conf" => {
@@ -152,14 +160,31 @@ impl Peer {
         })
     }
 
+    /// How many connections it takes if one process can have so many.
+    pub fn most_connections(&self, most: usize) -> usize {
+        match &self.program {
+            // It reckons with one more to a server for each.
+            Program::Configured { file, .. } if *file == "haproxy.cfg" => most / 2,
+            _ => most,
+        }
+    }
+
     /// Writes the configuration, with something at its end that may be
     /// nonsense.
-    pub fn configure(&self, port: u16, directory: &Path, end: &str) -> anyhow::Result<PathBuf> {
+    pub fn configure(
+        &self,
+        port: u16,
+        most_connections: usize,
+        directory: &Path,
+        end: &str,
+    ) -> anyhow::Result<PathBuf> {
         let Program::Configured { template, file, .. } = &self.program else {
             bail!("{} has no configuration", self.name);
         };
+        let connections = self.most_connections(most_connections).min(MOST_CONFIGURED);
         let text = template
             .replace("@PORT@", &port.to_string())
+            .replace("@CONNECTIONS@", &connections.to_string())
             .replace("@DIR@", &directory.to_string_lossy());
         let path = directory.join(file);
         fs::write(&path, format!("{text}{end}"))

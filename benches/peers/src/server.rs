@@ -107,7 +107,11 @@ impl<'b> Server<'b> {
     }
 
     fn launch(&mut self, is_first: bool) -> anyhow::Result<()> {
-        let words = self.peer.words(self.address.port(), &self.directory)?;
+        let words = self.peer.words(
+            self.address.port(),
+            self.bench.most_connections,
+            &self.directory,
+        )?;
         let (program, arguments) = words.split_first().context("no program")?;
         let mut command = launch::command(program, self.bench.server_cpu)?;
         let log = self.directory.join("stderr");
@@ -219,9 +223,7 @@ impl<'b> Server<'b> {
         match (self.peer.badness, fault) {
             (Badness::File, _) => self.set_fault(fault.word())?,
             (Badness::Configuration, Fault::Crash) => {
-                let end = "\nthis is no configuration\n";
-                self.peer
-                    .configure(self.address.port(), &self.directory, end)?;
+                self.configure("\nthis is no configuration\n")?;
             }
             // The program is the distribution's, so nothing in it hangs.
             (Badness::Configuration, Fault::Hang) => return Ok(false),
@@ -239,9 +241,15 @@ impl<'b> Server<'b> {
     pub fn make_good(&self) -> anyhow::Result<()> {
         self.set_fault("")?;
         if self.peer.badness == Badness::Configuration {
-            self.peer
-                .configure(self.address.port(), &self.directory, "")?;
+            self.configure("")?;
         }
+        Ok(())
+    }
+
+    fn configure(&self, end: &str) -> anyhow::Result<()> {
+        let most = self.bench.most_connections;
+        let port = self.address.port();
+        self.peer.configure(port, most, &self.directory, end)?;
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 use std::fs;
 
 use anyhow::Context;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
 /// A process, as it was a moment ago.
@@ -82,17 +84,9 @@ pub fn memory(sessions: &[u32]) -> anyhow::Result<u64> {
 /// The processor time, in seconds, of all descendants that have ended and
 /// have been waited for: their whole lives, their ends included.
 pub fn time_of_the_dead() -> anyhow::Result<f64> {
-    let stat = fs::read_to_string("/proc/self/stat").context("could not read /proc/self/stat")?;
-    let (_, fields) = stat.rsplit_once(") ").context("no name in stat")?;
-    // The kernel adds nanoseconds and rounds the sum only.
-    let ticks: u64 = fields
-        .split_whitespace()
-        .skip(13)
-        .take(2)
-        .map(str::parse::<u64>)
-        .sum::<Result<_, _>>()
-        .context("no times in stat")?;
-    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("could not read times")?;
+    let microseconds = [usage.user_time(), usage.system_time()].map(|it| it.num_microseconds());
+    Ok(microseconds.iter().sum::<i64>() as f64 / 1e6)
 }
 
 fn read_member(pid: u32) -> Option<Member> {

@@ -1,6 +1,7 @@
 //! Many idle connections across a restart: which are still there, and whether
 //! a request on each is answered.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -19,18 +20,23 @@ const RATE: f64 = 5000.0;
 /// How many requests a second look for the successor.
 const PROBES: f64 = 100.0;
 
+/// How long clients hear what a restart does to their connections, before
+/// they ask again.
+const REST: Duration = Duration::from_millis(300);
+
 /// Clients that do that.
 const PROBERS: usize = 8;
 
 pub fn measure(bench: &Bench, report: &mut Report) {
     let wanted = bench.arguments.crowd;
-    let count = wanted.min(bench.most_connections);
-    if count < wanted {
-        report.skip(format!(
-            "crowd: {wanted} connections; the limit of open files allows {count}"
-        ));
-    }
     for peer in &bench.peers {
+        let count = wanted.min(peer.most_connections(bench.most_connections));
+        if count < wanted {
+            report.skip(format!(
+                "crowd: {wanted} connections to {}; the limit of open files allows {count}",
+                peer.name
+            ));
+        }
         match measure_peer(bench, peer, count) {
             Ok(figures) => {
                 eprintln!("crowd: {}", figures.summary());
@@ -64,6 +70,8 @@ fn measure_peer(bench: &Bench, peer: &Peer, count: usize) -> anyhow::Result<Crow
     traffic.order(1, u64::MAX, PROBES);
     let it = restart(&mut server, &traffic, SUCCESSION, |_| Ok(()))?;
     traffic.order(1, 0, PROBES);
+    // What was closed has to be seen as such before anything is sent into it.
+    thread::sleep(REST);
     let before = traffic.answered() + traffic.failed();
     // Those that are still connected are first asked on in the order in which
     // they were before.
