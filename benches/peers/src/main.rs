@@ -63,12 +63,7 @@ fn measure(arguments: Arguments) -> anyhow::Result<()> {
         save(&bench, &report)?;
     }
     let markdown = report.markdown();
-    for name in ["results.md", "results.json"] {
-        eprintln!("wrote {}", bench.directory.join(name).display());
-    }
-    if !report.latencies.is_empty() {
-        eprintln!("wrote {}", bench.directory.join("latency.svg").display());
-    }
+    eprintln!("wrote the results into {}", bench.directory.display());
     io::stdout().write_all(markdown.as_bytes())?;
     Ok(())
 }
@@ -80,8 +75,14 @@ fn save(bench: &Bench, report: &Report) -> anyhow::Result<()> {
     };
     save("results.md", &report.markdown())?;
     save("results.json", &serde_json::to_string_pretty(report)?)?;
-    if let Some(picture) = picture::draw(&report.latencies) {
-        save("latency.svg", &picture)?;
+    let pictures = [
+        ("latency.svg", picture::latency(&report.latencies)),
+        ("failures.svg", picture::failures(&report.loads)),
+    ];
+    for (name, picture) in pictures {
+        if let Some(picture) = picture {
+            save(name, &picture)?;
+        }
     }
     Ok(())
 }

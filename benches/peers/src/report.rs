@@ -345,8 +345,8 @@ impl Report {
         line(
             text,
             format_args!(
-                "In the middle: announced by a response, and without a word while idle. Connections \
-                 that a failed request was on are not counted again.\n"
+                "In a restart, on average: announced by a response + without a word while idle. \
+                 Connections that a failed request was on are not counted again.\n"
             ),
         );
         self.by_load(text, |it| {
