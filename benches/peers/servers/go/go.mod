@@ -1,0 +1,3 @@
+module heirloom-bench-peer-servers
+
+go 1.19
