@@ -27,9 +27,6 @@ pub const NAMES: [&str; 9] = [
 /// Where the servers are.
 const SERVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/servers");
 
-/// More connections than this are in no configuration.
-const MOST_CONFIGURED: usize = 16_384;
-
 /// How a restart is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -130,12 +127,7 @@ impl Custom {
 impl Peer {
     /// The program and its arguments, for a server on `port` that keeps its
     /// files in `directory`.
-    pub fn words(
-        &self,
-        port: u16,
-        most_connections: usize,
-        directory: &Path,
-    ) -> anyhow::Result<Vec<OsString>> {
+    pub fn words(&self, port: u16, directory: &Path) -> anyhow::Result<Vec<OsString>> {
         Ok(match &self.program {
             Program::Ours(program) => vec![program.into()],
             Program::Custom(words) => words
@@ -143,7 +135,7 @@ impl Peer {
                 .map(|word| word.replace("{port}", &port.to_string()).into())
                 .collect(),
             Program::Configured { program, file, .. } => {
-                let configuration = self.configure(port, most_connections, directory, "")?;
+                let configuration = self.configure(port, directory, "")?;
                 let mut words = vec![program.into()];
                 match *file {
                     "nginx.conf" => {
@@ -152,7 +144,7 @@ impl Peer {
                         words.push("-c".into());
                     }
                     // Master and worker, as a service of haproxy is.
-                    _ => words.extend(["-W", "-f"].map(OsString::from)),
+                    _ => words.extend(["-W", "-db", "-f"].map(OsString::from)),
                 }
                 words.push(configuration.into());
                 words
@@ -171,20 +163,12 @@ impl Peer {
 
     /// Writes the configuration, with something at its end that may be
     /// nonsense.
-    pub fn configure(
-        &self,
-        port: u16,
-        most_connections: usize,
-        directory: &Path,
-        end: &str,
-    ) -> anyhow::Result<PathBuf> {
+    pub fn configure(&self, port: u16, directory: &Path, end: &str) -> anyhow::Result<PathBuf> {
         let Program::Configured { template, file, .. } = &self.program else {
             bail!("{} has no configuration", self.name);
         };
-        let connections = self.most_connections(most_connections).min(MOST_CONFIGURED);
         let text = template
             .replace("@PORT@", &port.to_string())
-            .replace("@CONNECTIONS@", &connections.to_string())
             .replace("@DIR@", &directory.to_string_lossy());
         let path = directory.join(file);
         fs::write(&path, format!("{text}{end}"))

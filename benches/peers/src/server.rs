@@ -107,11 +107,7 @@ impl<'b> Server<'b> {
     }
 
     fn launch(&mut self, is_first: bool) -> anyhow::Result<()> {
-        let words = self.peer.words(
-            self.address.port(),
-            self.bench.most_connections,
-            &self.directory,
-        )?;
+        let words = self.peer.words(self.address.port(), &self.directory)?;
         let (program, arguments) = words.split_first().context("no program")?;
         let mut command = launch::command(program, self.bench.server_cpu)?;
         let log = self.directory.join("stderr");
@@ -123,6 +119,8 @@ impl<'b> Server<'b> {
             .args(arguments)
             .env("LISTEN", self.address.to_string())
             .env("FAULT_FILE", self.directory.join("fault"))
+            // One peer puts a socket there.
+            .env("TMPDIR", &self.directory)
             // Go would otherwise use every CPU it sees.
             .env("GOMAXPROCS", "1")
             // Nobody but the driver supervises it.
@@ -247,9 +245,8 @@ impl<'b> Server<'b> {
     }
 
     fn configure(&self, end: &str) -> anyhow::Result<()> {
-        let most = self.bench.most_connections;
         let port = self.address.port();
-        self.peer.configure(port, most, &self.directory, end)?;
+        self.peer.configure(port, &self.directory, end)?;
         Ok(())
     }
 
