@@ -20,7 +20,7 @@ Parts, all of them unless some are named:
 
 Options:
   --restarts N          restarts of each load, and of `latency` and `resources` [20]
-  --spacing MS          from one to the next, at least [500]
+  --spacing MS          from the end of one to the next [500]
   --steady SECONDS      how long is measured before the first [2]
   --connections N       connections of `loads` and `latency` [64]
   --rate N              requests a second of `latency` [2000]

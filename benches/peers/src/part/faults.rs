@@ -61,6 +61,15 @@ fn watch(bench: &Bench, fault: Fault) -> Duration {
     }
 }
 
+/// How long the next restart may take. It may have to wait until a successor
+/// that hangs is given up, which the servers do after five seconds.
+fn succession(bench: &Bench) -> Duration {
+    match bench.arguments.is_smoke {
+        true => Duration::from_secs(6),
+        false => SUCCESSION,
+    }
+}
+
 fn measure_peer(bench: &Bench, peer: &Peer, fault: Fault) -> anyhow::Result<Option<FaultFigures>> {
     let beginning = Instant::now();
     let mut server = Server::start(bench, peer)?;
@@ -99,7 +108,9 @@ fn measure_peer(bench: &Bench, peer: &Peer, fault: Fault) -> anyhow::Result<Opti
     let (from, to) = (since(asked.at), since(Instant::now()));
     server.make_good()?;
     // A process that still hangs is part of what the next restart meets.
-    let next = restart(&mut server, &traffic, SUCCESSION, |server| server.reap())?;
+    let next = restart(&mut server, &traffic, succession(bench), |server| {
+        server.reap()
+    })?;
     let record = traffic.end()?;
     server.stop()?;
 

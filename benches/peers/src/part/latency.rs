@@ -54,13 +54,14 @@ fn measure_peer(bench: &Bench, peer: &Peer) -> anyhow::Result<LatencyFigures> {
     // Time has to pass: what is measured is what happens in it.
     thread::sleep(arguments.steady);
     let steady_to = since(Instant::now());
-    let pause = arguments.spacing.max(Duration::from_micros(BEFORE + AFTER));
+    // The picture of a restart has nothing of the next one in it.
+    let apart = Duration::from_micros(BEFORE + AFTER);
+    let rest = arguments.spacing.max(Duration::from_micros(BEFORE));
     let mut restarts = Vec::new();
     while restarts.len() < arguments.restarts {
         let it = restart(&mut server, &traffic, SUCCESSION, |_| Ok(()))?;
         let is_missed = it.answered.is_none();
-        // The picture of the next restart begins when all is over.
-        let next = (it.begun + pause).max(it.over() + Duration::from_micros(BEFORE));
+        let next = (it.begun + apart).max(Instant::now() + rest);
         thread::sleep(next.saturating_duration_since(Instant::now()));
         restarts.push(since(it.begun));
         if is_missed {

@@ -87,8 +87,7 @@ fn measure_peer(bench: &Bench, peer: &Peer, load: Load) -> anyhow::Result<LoadFi
     while restarts.len() < arguments.restarts && misses < MOST_MISSES {
         let it = restart(&mut server, &traffic, SUCCESSION, |_| Ok(()))?;
         misses = if it.answered.is_some() { 0 } else { misses + 1 };
-        let next = it.begun + arguments.spacing;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        thread::sleep(arguments.spacing);
         restarts.push((it, since(Instant::now())));
     }
     let record = traffic.end()?;

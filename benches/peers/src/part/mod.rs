@@ -39,13 +39,6 @@ impl Restart {
         let took = at?.saturating_duration_since(self.begun);
         Some(took.as_secs_f64() * 1000.0)
     }
-
-    /// When it was over, as far as can be seen; `from` counts if nothing of
-    /// it was.
-    pub fn over(&self) -> Instant {
-        let ends = [self.answered, self.ended];
-        ends.into_iter().flatten().fold(self.begun, Instant::max)
-    }
 }
 
 /// Restarts a server under traffic, and waits until the predecessor is gone
@@ -57,11 +50,8 @@ pub fn restart(
     patience: Duration,
     mut look: impl FnMut(&Server<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<Restart> {
-    let main = traffic.last_pid();
+    let (main, predecessor) = serving(traffic)?;
     let known: Vec<u32> = traffic.generations().iter().map(|(pid, _)| *pid).collect();
-    ensure!(main != 0, "nobody has answered yet");
-    // It has ended already if the restart before was a bad one.
-    let predecessor = Watch::begin(main).ok();
     let asked = server.restart(main)?;
     let mut restart = Restart {
         begun: asked.at,
@@ -94,4 +84,24 @@ pub fn restart(
     }
     server.reap()?;
     Ok(restart)
+}
+
+/// Who has answered last and is still there: the last answer that was read may
+/// be one of a process that has ended since. Where nobody serves any more, it
+/// is the one that did, and there is nothing to watch.
+fn serving(traffic: &Traffic) -> anyhow::Result<(u32, Option<Watch>)> {
+    let deadline = Instant::now() + GLANCE * 200;
+    loop {
+        let main = traffic.last_pid();
+        ensure!(main != 0, "nobody has answered yet");
+        if let Ok(process) = Watch::begin(main)
+            && !process.wait(Duration::ZERO)?
+        {
+            return Ok((main, Some(process)));
+        }
+        if Instant::now() > deadline {
+            return Ok((main, None));
+        }
+        thread::sleep(GLANCE);
+    }
 }

@@ -89,8 +89,7 @@ fn live(bench: &Bench, peer: &Peer, restarts: usize) -> anyhow::Result<(f64, Vec
             Ok(())
         })?;
         ensure!(it.answered.is_some(), "a restart came to nothing");
-        let next = it.begun + bench.arguments.spacing;
-        thread::sleep(next.saturating_duration_since(Instant::now()));
+        thread::sleep(bench.arguments.spacing);
         taken.after = sessions::memory(&server.sessions)?;
         taken.peak = taken.peak.max(taken.before);
         memory.push(taken);
