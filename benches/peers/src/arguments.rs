@@ -170,19 +170,19 @@ impl Arguments {
                     .with_context(|| format!("{word} needs a value"))?
             };
             match word.as_str() {
-                "--restarts" => arguments.restarts = within(&value()?, 1, 1_000)?,
+                "--restarts" => arguments.restarts = within(&word, &value()?, 1, 1_000)?,
                 "--spacing" => {
-                    arguments.spacing = Duration::from_millis(within(&value()?, 0, 60_000)?);
+                    arguments.spacing = Duration::from_millis(within(&word, &value()?, 0, 60_000)?);
                 }
                 "--steady" => {
-                    let seconds: f64 = within(&value()?, 0.1, 600.0)?;
+                    let seconds: f64 = within(&word, &value()?, 0.1, 600.0)?;
                     arguments.steady = Duration::from_secs_f64(seconds);
                 }
-                "--connections" => arguments.connections = within(&value()?, 4, 10_000)?,
-                "--rate" => arguments.rate = within(&value()?, 10.0, 100_000.0)?,
-                "--crowd" => arguments.crowd = within(&value()?, 1, 1_000_000)?,
+                "--connections" => arguments.connections = within(&word, &value()?, 4, 10_000)?,
+                "--rate" => arguments.rate = within(&word, &value()?, 10.0, 100_000.0)?,
+                "--crowd" => arguments.crowd = within(&word, &value()?, 1, 1_000_000)?,
                 "--patience" => {
-                    let seconds: f64 = within(&value()?, 0.5, 60.0)?;
+                    let seconds: f64 = within(&word, &value()?, 0.5, 60.0)?;
                     arguments.patience = Duration::from_secs_f64(seconds);
                 }
                 "--loads" => {
@@ -194,8 +194,8 @@ impl Arguments {
                 }
                 "--peers" => arguments.peers = value()?.split(',').map(str::to_owned).collect(),
                 "--server" => arguments.servers.push(Custom::parse(&value()?)?),
-                "--server-cpu" => arguments.server_cpu = Some(within(&value()?, 0, 4_096)?),
-                "--client-cpu" => arguments.client_cpu = Some(within(&value()?, 0, 4_096)?),
+                "--server-cpu" => arguments.server_cpu = Some(within(&word, &value()?, 0, 4_096)?),
+                "--client-cpu" => arguments.client_cpu = Some(within(&word, &value()?, 0, 4_096)?),
                 _ => bail!("{word:?} is neither a part nor an option; --help tells them all"),
             }
         }
@@ -230,6 +230,7 @@ impl Arguments {
 }
 
 fn within<N: FromStr + PartialOrd + fmt::Display>(
+    option: &str,
     text: &str,
     least: N,
     most: N,
@@ -237,10 +238,10 @@ fn within<N: FromStr + PartialOrd + fmt::Display>(
     let number: N = text
         .parse()
         .ok()
-        .with_context(|| format!("{text:?} is not a number that can be here"))?;
+        .with_context(|| format!("{option} {text:?}: not a number that can be here"))?;
     ensure!(
         number >= least && number <= most,
-        "{text} is not between {least} and {most}"
+        "{option} {text}: not between {least} and {most}"
     );
     Ok(number)
 }
@@ -277,9 +278,9 @@ mod tests {
         for (line, complaint) in [
             ("load", "\"load\" is neither a part nor an option"),
             ("--restarts", "--restarts needs a value"),
-            ("--restarts many", "\"many\" is not a number"),
-            ("--restarts 0", "0 is not between 1 and 1000"),
-            ("--steady NaN", "NaN is not between"),
+            ("--restarts many", "--restarts \"many\": not a number"),
+            ("--restarts 0", "--restarts 0: not between 1 and 1000"),
+            ("--steady NaN", "--steady NaN: not between"),
             ("--loads get", "there is no load \"get\""),
             ("--peers apache", "there is no peer \"apache\""),
             ("--server mine", "NAME:HOW:COMMAND"),

@@ -22,6 +22,7 @@ mod svg;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
 
@@ -29,7 +30,18 @@ use crate::arguments::{Arguments, Part, USAGE};
 use crate::bench::Bench;
 use crate::report::Report;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    // Without a backtrace, which tells nothing to whoever runs this.
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let words: Vec<_> = env::args_os().skip(1).collect();
     match words.first() {
         Some(word) if word == launch::LAUNCH => return Err(launch::become_program(&words[1..])),
