@@ -814,6 +814,17 @@ impl Successor {
         }
     }
 
+    /// How it has ended, if it is our child and has. It may be reaped by this,
+    /// or have been, and then nobody else will ever know.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        match &mut self.process {
+            Process::Running(running) => running.child.try_wait().ok().flatten(),
+            Process::Foreign(_) | Process::Preparing(..) | Process::Starting(_) | Process::Gone => {
+                None
+            }
+        }
+    }
+
     /// It hangs, and has something of ours: it is to be killed when it is
     /// dismissed, whoever has started it.
     pub(crate) fn condemn(&mut self) {

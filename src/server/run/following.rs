@@ -206,13 +206,20 @@ impl Running {
     }
 
     /// Leaves what the stub needs, if this process is to become one.
-    pub(super) fn leave(self) {
+    pub(super) fn leave(mut self) {
         // One that somebody else has started is not ours to follow: without it,
         // nobody is left here.
         let is_taken_over = self.is_taken_over();
         let claimed = self.successor.as_ref().and_then(Successor::serving_pid);
         let followed = claimed.filter(|_| !is_taken_over);
         let successor = followed.map(|pid| (pid, self.number.saturating_add(1)));
+        // What it has said in the end is told before how it has ended, and there
+        // may be no time for that any more.
+        if followed.is_some()
+            && let Some(status) = self.successor.as_mut().and_then(Successor::status)
+        {
+            self.first.end_of_successor()(status);
+        }
         let First {
             terminal,
             line,

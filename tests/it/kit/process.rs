@@ -419,6 +419,11 @@ impl Process {
         self.kibibytes("VmRSS:")
     }
 
+    /// How much of that is not of a file.
+    pub(crate) fn private_memory_kib(&self) -> u64 {
+        self.kibibytes("RssAnon:")
+    }
+
     fn kibibytes(&self, field: &str) -> u64 {
         let status = fs::read_to_string(self.path("status")).expect("the process lives");
         let (_, size) = status.split_once(field).unwrap();
