@@ -231,6 +231,11 @@ impl Socket {
         &self.descriptor
     }
 
+    /// As [`Reactor::look_around`].
+    pub(crate) fn look_around(&self) {
+        self.registration.reactor.look_around();
+    }
+
     /// Takes the socket off the reactor, which must not watch it once another
     /// process has it: it would go on reporting what happens there.
     pub(crate) fn into_inner(self) -> io::Result<OwnedFd> {

@@ -339,6 +339,7 @@ impl Loan {
             self.reads_in_a_row += 1;
             if self.reads_in_a_row > READS_IN_A_ROW {
                 self.reads_in_a_row = 0;
+                wire.socket.look_around();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

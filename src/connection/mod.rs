@@ -273,6 +273,7 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
                 Poll::Pending => return Poll::Pending,
             }
             if reads.is_multiple_of(TURN) {
+                socket.look_around();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -523,10 +524,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     Ok(Some(length)) => {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
-                        return match head {
-                            Ok(head) => Ok(head),
-                            Err(refusal) => Err(Otherwise::Refused(refusal, scan.method())),
-                        };
+                        return head.map_err(|it| Otherwise::Refused(it, scan.method()));
                     }
                     Ok(None) => {}
                     Err(refusal) => return Err(Otherwise::Refused(refusal, scan.method())),
