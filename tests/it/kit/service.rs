@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::sync::{LazyLock, Once, PoisonError, RwLockReadGuard, mpsc};
+use std::time::Instant;
 use std::{env, thread};
 
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -639,7 +640,8 @@ impl Service {
         // A thread that has just begun still needs some, and has no name yet.
         self.current().wait_for_thread("async-io");
         // And it has more for a moment, when it first allocates (malloc(3)).
-        loop {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             let now = self.current().address_space();
             self.limit(Resource::As, Some(now + more));
             drop(self.settle());
@@ -647,6 +649,7 @@ impl Service {
                 return;
             }
         }
+        panic!("the address space does not come to rest");
     }
 
     pub(crate) fn lift_memory_limit(&self) {
