@@ -153,11 +153,6 @@ impl Departure {
     /// Makes the stub of this process, and comes back only if that is
     /// impossible: then this process does the same as it is.
     pub(super) fn become_stub(self) -> ExitCode {
-        // From here on a signal waits until the stub looks for it, or, if
-        // another thread takes it, in the pipe that it leads to.
-        if let Err(error) = block_signals() {
-            log::warn!("signals may be lost: {error}");
-        }
         let Departure {
             line,
             chronicle,
@@ -204,10 +199,17 @@ fn exec(testament: &Testament, descriptors: &[BorrowedFd<'_>]) -> io::Error {
     };
     let mut arguments = env::args_os();
     let name = arguments.next();
-    Command::new(THIS_IMAGE)
+    let mut command = Command::new(THIS_IMAGE);
+    command
         .arg0(name.as_deref().unwrap_or(OsStr::new(THIS_IMAGE)))
         .args(arguments)
         .env(STUB_VARIABLE, std::process::id().to_string())
-        .stdin(Stdio::from(stdin))
-        .exec()
+        .stdin(Stdio::from(stdin));
+    // From here on a signal waits until the stub looks for it. Not earlier:
+    // until then this thread takes it, before any other, and what its handler
+    // has written to the pipe is not lost.
+    if let Err(error) = block_signals() {
+        log::warn!("signals may be lost: {error}");
+    }
+    command.exec()
 }

@@ -38,11 +38,13 @@
 //! signal handlers ([`message`]). The stub believes the variable
 //! [`STUB_VARIABLE`] only if that socket was made by this very process.
 //!
-//! Signals are blocked in the thread that calls `exec`, and stay pending over
-//! it; what another thread of the application takes meanwhile is in the pipe
-//! of its handler, which the stub reads. A signal can be lost only if a thread
-//! has begun to run that handler, and `exec` ends it before it has written to
-//! the pipe.
+//! A signal for the process is taken by its main thread, as long as that does
+//! not block it, and what the handler writes is in a pipe, which the stub reads.
+//! In the last moment before `exec` that thread blocks them, and they stay
+//! pending. The thread of async-io has had them blocked from its beginning, so
+//! that they do not go there instead, to be lost if `exec` ends that thread
+//! within the handler. This can happen only to a signal of that last moment
+//! that is taken by a thread of the application.
 
 mod chronicle;
 mod following;
@@ -115,6 +117,9 @@ where
 {
     if is_stub() {
         return Ok(process::be_stub());
+    }
+    if let Err(error) = process::start_reactor() {
+        log::warn!("a signal may be lost when this process becomes a stub: {error}");
     }
     let seat = Seat::default();
     let mut generation = Generation::begin()?;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal as Caught};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as Caught};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, open};
@@ -68,6 +68,17 @@ pub(super) fn block_signals() -> io::Result<SigSet> {
     let caught = CAUGHT.into_iter().collect::<SigSet>();
     caught.thread_block()?;
     Ok(caught)
+}
+
+/// Has async-io start its thread, unless it has already, as one that takes none
+/// of these signals. Otherwise it could be in the middle of a handler when
+/// `exec` ends it.
+pub(super) fn start_reactor() -> io::Result<()> {
+    let caught = CAUGHT.into_iter().collect::<SigSet>();
+    let before = caught.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    async_io::block_on(std::future::ready(()));
+    before.thread_set_mask()?;
+    Ok(())
 }
 
 /// Is the stub that the first process has made of itself.

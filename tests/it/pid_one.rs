@@ -145,6 +145,28 @@ fn a_stop_is_not_lost_while_process_1_becomes_a_stub() {
     }
 }
 
+/// Otherwise `exec` could end it within the handler of a signal.
+#[test]
+fn the_thread_of_the_reactor_takes_no_signal_of_process_1() {
+    let Some(container) = Container::start(Config::new()) else {
+        return;
+    };
+    let init = container.init();
+    let ours = [Signal::HUP, Signal::TERM, Signal::INT, Signal::QUIT];
+    let blocked = init.blocked_signals("async-io");
+    assert!(ours.iter().all(|signal| blocked.contains(signal)));
+    let name = init.name();
+    assert_eq!(init.blocked_signals(name.trim()), []);
+    // Nor is it bequeathed to whatever the service starts.
+    container.init().hup();
+    container
+        .service()
+        .log()
+        .wait_for("generation 2 is serving on ");
+    let successor = container.generation(2);
+    assert_eq!(successor.blocked_signals(name.trim()), []);
+}
+
 #[test]
 fn the_last_of_many_reloads_is_followed_by_a_reading_of_the_configuration() {
     let Some(container) = Container::start(Config::new()) else {

@@ -384,6 +384,27 @@ impl Process {
         }
     }
 
+    /// The signals that the thread of this name does not take.
+    pub(crate) fn blocked_signals(&self, thread: &str) -> Vec<Signal> {
+        let tasks = fs::read_dir(self.path("task")).expect("the process lives");
+        let statuses = tasks.flatten().filter_map(|task| {
+            let name = fs::read_to_string(task.path().join("comm")).ok()?;
+            let status = fs::read_to_string(task.path().join("status")).ok()?;
+            (name.trim() == thread).then_some(status)
+        });
+        let statuses: Vec<String> = statuses.collect();
+        let [status] = &statuses[..] else {
+            panic!("{} threads are called {thread}", statuses.len());
+        };
+        let mut lines = status.lines();
+        let mask = lines.find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+        (1..=31)
+            .filter(|number| mask & (1 << (number - 1)) != 0)
+            .filter_map(Signal::from_named_raw)
+            .collect()
+    }
+
     /// The arguments, each as the bytes that were given.
     pub(crate) fn arguments(&self) -> Vec<Vec<u8>> {
         self.strings("cmdline")
