@@ -40,6 +40,13 @@
 //! older generation still answers. So under a supervisor generations exit in
 //! their order, and the main one last ([`Supervisor::poll_alone`]).
 //!
+//! Nor may a predecessor exit before systemd has acted on its `MAINPID`. When
+//! the command of `ExecReload=` ends, systemd looks whether the main process
+//! that it knows is alive, without reading what is waiting to be read; if it is
+//! not, the service is stopped, as if it had ended well. So the predecessor
+//! sends a barrier (sd_notify_barrier(3)) behind its last words and waits for
+//! it, no longer than five seconds.
+//!
 //! And what systemd does not know for its child it does not wait for: it sends
 //! `SIGKILL` right behind the `SIGTERM`. It looks once, when it is told the
 //! `MAINPID`, and then a successor is still a child of its predecessor, unless
@@ -199,6 +206,9 @@ impl Supervisor {
             &format!("MAINPID={successor}\nREADY=1\nWATCHDOG=1\n"),
             status,
         );
+        if let Some(socket) = &mut self.socket {
+            socket.send_barrier();
+        }
         self.role = Role::Retired;
     }
 
@@ -279,7 +289,7 @@ impl Supervisor {
     /// `has_successor` tells whether there is a successor of ours, which makes
     /// a difference as long as the service stops with both of them.
     pub(crate) fn poll_alone(&mut self, has_successor: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(socket) = &self.socket else {
+        let Some(socket) = &mut self.socket else {
             return Poll::Ready(());
         };
         if let Some(elder) = &self.elder
@@ -290,7 +300,7 @@ impl Supervisor {
         let awaited = match self.role {
             Role::Main | Role::Retired if self.elder.is_some() => "the predecessor to exit",
             Role::Main if has_successor => "the successor to exit",
-            _ if socket.has_unsent() => "the supervisor to hear of it",
+            _ if socket.poll_read(cx).is_pending() => "the supervisor to hear of it",
             // For an heir, the predecessor is the one that waits.
             Role::Heir | Role::Main | Role::Retired => return Poll::Ready(()),
         };

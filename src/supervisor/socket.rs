@@ -2,18 +2,28 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
+use async_io::{Async, Timer};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sendto, socket_with,
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, sendmsg_addr, socket_with,
 };
+use rustix::pipe::{PipeFlags, pipe_with};
+use smol::future::FutureExt as _;
 
 /// How many datagrams are kept for a supervisor that does not read. A restart
 /// takes half a dozen.
 const MOST_UNSENT: usize = 64;
+
+/// How long it may take to read what it has got.
+const UNREAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where datagrams are sent to.
 ///
@@ -24,9 +34,25 @@ pub(super) struct NotifySocket {
     socket: OwnedFd,
     address: SocketAddrUnix,
     /// The oldest first.
-    unsent: VecDeque<String>,
+    unsent: VecDeque<Datagram>,
+    /// If it is still to be read what was sent before the last barrier.
+    barrier: Option<Barrier>,
     /// Whether it has been logged that nothing gets through.
     is_told: bool,
+}
+
+#[derive(Debug)]
+enum Datagram {
+    Text(String),
+    Barrier,
+}
+
+/// A pipe whose other end the supervisor closes when it comes to it, which is
+/// after it has acted on what was sent before (sd_notify_barrier(3)).
+#[derive(Debug)]
+struct Barrier {
+    pipe: Async<OwnedFd>,
+    patience: Timer,
 }
 
 impl NotifySocket {
@@ -52,12 +78,23 @@ impl NotifySocket {
             socket,
             address,
             unsent: VecDeque::new(),
+            barrier: None,
             is_told: false,
         })
     }
 
     /// Sends a datagram, behind those that are still to be sent.
-    pub(super) fn send(&mut self, datagram: String) {
+    pub(super) fn send(&mut self, text: String) {
+        self.send_next(Datagram::Text(text));
+    }
+
+    /// From now on [`poll_read`](Self::poll_read) waits until the supervisor
+    /// has acted on everything that was sent before.
+    pub(super) fn send_barrier(&mut self) {
+        self.send_next(Datagram::Barrier);
+    }
+
+    fn send_next(&mut self, datagram: Datagram) {
         if self.unsent.len() < MOST_UNSENT {
             self.unsent.push_back(datagram);
             self.send_again();
@@ -71,25 +108,68 @@ impl NotifySocket {
         !self.unsent.is_empty()
     }
 
+    /// Waits until everything is sent, and what was sent before the last
+    /// barrier is read. The latter not for ever: a supervisor of another kind
+    /// may keep what it does not know, or not read at all.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.has_unsent() {
+            return Poll::Pending;
+        }
+        if let Some(barrier) = &mut self.barrier {
+            // There is nothing to be read but the end.
+            if barrier.pipe.poll_readable(cx).is_pending() && barrier.patience.poll(cx).is_pending()
+            {
+                return Poll::Pending;
+            }
+            self.barrier = None;
+        }
+        Poll::Ready(())
+    }
+
     /// Sends what could not be sent before.
     pub(super) fn send_again(&mut self) {
         while let Some(datagram) = self.unsent.front() {
-            let sent = rustix::io::retry_on_intr(|| {
-                sendto(
-                    &self.socket,
-                    datagram.as_bytes(),
-                    SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-                    &self.address,
-                )
-            });
-            match sent {
+            let sent = match datagram {
+                Datagram::Text(text) => self.try_send(text, None),
+                Datagram::Barrier => self.try_send_barrier().map(|barrier| {
+                    self.barrier = Some(barrier);
+                }),
+            };
+            match sent.map_err(|error| (Errno::from_io_error(&error), error)) {
                 // It is behind; there will be room when it has read something.
-                Err(Errno::AGAIN | Errno::NOBUFS) => return,
-                Ok(_) => self.is_told = false,
-                Err(error) => self.fail(error),
+                Err((Some(Errno::AGAIN | Errno::NOBUFS), _)) => return,
+                Ok(()) => self.is_told = false,
+                Err((_, error)) => self.fail(error),
             }
             self.unsent.pop_front();
         }
+    }
+
+    fn try_send_barrier(&self) -> io::Result<Barrier> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let pipe = Async::new_nonblocking(ours)?;
+        self.try_send("BARRIER=1", Some(theirs))?;
+        let patience = Timer::after(UNREAD_PATIENCE);
+        Ok(Barrier { pipe, patience })
+    }
+
+    fn try_send(&self, text: &str, descriptor: Option<OwnedFd>) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = descriptor.as_ref().map(|it| [it.as_fd()]);
+        if let Some(descriptors) = &descriptors {
+            control.push(SendAncillaryMessage::ScmRights(descriptors));
+        }
+        rustix::io::retry_on_intr(|| {
+            sendmsg_addr(
+                &self.socket,
+                &self.address,
+                &[IoSlice::new(text.as_bytes())],
+                &mut control,
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            )
+        })?;
+        Ok(())
     }
 
     fn fail(&mut self, reason: impl std::fmt::Display) {
@@ -145,6 +225,32 @@ mod tests {
         let supervisor = UnixDatagram::bind(&path).unwrap();
         socket.send("READY=1".to_owned());
         assert_eq!(supervisor.recv(&mut [0; 100]).unwrap(), 7);
+    }
+
+    #[test]
+    fn a_barrier_waits_until_it_is_read_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let supervisor = UnixDatagram::bind(&path).unwrap();
+        let mut socket = NotifySocket::open(path.as_os_str()).unwrap();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(socket.poll_read(&mut cx).is_ready(), "nothing was said");
+        socket.send("READY=1".to_owned());
+        assert!(socket.poll_read(&mut cx).is_ready(), "no barrier");
+        socket.send_barrier();
+        assert!(socket.poll_read(&mut cx).is_pending());
+        let mut memory = [0; 100];
+        assert_eq!(supervisor.recv(&mut memory).unwrap(), 7);
+        assert!(socket.poll_read(&mut cx).is_pending());
+        // Whoever takes no descriptors closes them.
+        let length = supervisor.recv(&mut memory).unwrap();
+        assert_eq!(memory[..length], *b"BARRIER=1");
+        smol::block_on(std::future::poll_fn(|cx| socket.poll_read(cx)));
+
+        socket.send_barrier();
+        let sent = std::time::Instant::now();
+        smol::block_on(std::future::poll_fn(|cx| socket.poll_read(cx)));
+        assert!(sent.elapsed() >= UNREAD_PATIENCE);
     }
 
     #[test]

@@ -447,6 +447,24 @@ fn a_predecessor_does_not_exit_before_it_has_been_heard() {
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
 }
 
+/// A supervisor that has not come to the `MAINPID` yet when the process that it
+/// knows is gone takes that for the end of the service.
+#[test]
+fn a_predecessor_does_not_exit_before_its_successor_is_known() {
+    let (supervisor, service) = start(Config::new().no_hand_over());
+    let predecessor = service.current();
+    let successor = service.restart();
+    let main = format!("MAINPID={}", successor.pid());
+    while !supervisor.next_of(&predecessor).says(&main) {}
+    let held = service
+        .log()
+        .wait_for("waiting for the supervisor to hear of it");
+    assert!(held.starts_with(&format!("api[{}]", predecessor.pid())));
+    // The next that is read is behind the barrier.
+    assert_inherits(&supervisor, &successor, 2);
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+}
+
 #[test]
 fn a_supervisor_that_cannot_be_told_is_mentioned_and_no_obstacle() {
     for nobody in ["/nowhere/notify", "nonsense", "@", "vsock:2:1"] {

@@ -126,7 +126,19 @@ impl NotifySocket {
         std::iter::from_fn(|| self.receive(RecvFlags::DONTWAIT)).count()
     }
 
+    /// The next datagram that says something. A barrier does not, and has done
+    /// its duty when it is read: the kernel closes its descriptor, which we do
+    /// not take.
     fn receive(&self, flags: RecvFlags) -> Option<Notice> {
+        loop {
+            let notice = self.receive_any(flags)?;
+            if !notice.says("BARRIER=1") {
+                return Some(notice);
+            }
+        }
+    }
+
+    fn receive_any(&self, flags: RecvFlags) -> Option<Notice> {
         let mut memory = [0; 4096];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
