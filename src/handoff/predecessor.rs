@@ -29,8 +29,11 @@ use crate::ledger::Ledger;
 use crate::listener::ListenerSet;
 
 /// How long a successor that hung up is given to exit, so that its exit status
-/// can be told instead of its silence.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// can be told instead of its silence, as long as it does not serve.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How long it is given if it does: it may be that nobody accepts.
+const LAST_WORDS_SERVING: Duration = Duration::from_millis(100);
 
 /// How long a killed successor is waited for. A process in an uninterruptible
 /// system call does not die at once, and must not hold us up for ever.
@@ -681,7 +684,14 @@ impl Successor {
                 },
                 Err(Silence::Closed) => {
                     self.channel = None;
-                    self.hung_up = Some(Timer::after(LAST_WORDS));
+                    let patience = match self.step {
+                        Step::AwaitingClaim | Step::AwaitingReadiness => LAST_WORDS,
+                        Step::Serving
+                        | Step::AwaitingPublication
+                        | Step::Published
+                        | Step::Proven => LAST_WORDS_SERVING,
+                    };
+                    self.hung_up = Some(Timer::after(patience));
                 }
                 Err(Silence::Nonsense(what)) => return lost(Loss::Nonsense(what)),
             }
