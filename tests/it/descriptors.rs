@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLockWriteGuard};
 
 use crate::kit::{
     Batch, Client, Config, Connections, End, FalseSuccessor, Launch, Load, ON_THE_WAY, Process,
-    Service, Whom,
+    Service, Whom, can_open,
 };
 
 const GET: &str = "GET /pid HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -255,6 +255,9 @@ mod under_way {
         }
 
         fn set_on(way: RwLockWriteGuard<'static, ()>) -> Option<Self> {
+            if !can_open(200) {
+                return None;
+            }
             // The records in which connections wait for a way are told.
             let config = Config::new()
                 .probation_ms(60_000)

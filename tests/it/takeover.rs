@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::kit::{
     Client, Config, Connections, Container, ControlClient, End, Launch, Load, NotifySocket,
-    Program, Service, Whom,
+    Program, Service, Whom, can_open,
 };
 
 /// Long enough for a test to do something in it, and never waited for.
@@ -288,6 +288,9 @@ fn one_that_is_not_ready_in_time_is_dismissed_and_exits_by_itself() {
 /// It has connections that are to be taken back, and would wake up one day.
 #[test]
 fn one_that_hangs_on_probation_is_killed_and_no_connection_is_lost() {
+    if !can_open(350) {
+        return;
+    }
     let service = start(Config::new().probation_ms(LONG));
     let mut clients: Vec<Client> = (0..300).map(|_| acquainted(&service)).collect();
     let place = service.log().here();
