@@ -242,12 +242,25 @@ impl Process {
 
     /// The process that has this number in the namespace of this one.
     pub(crate) fn neighbour(&self, inside: i32) -> Process {
+        let found = self.find_neighbour(inside);
+        Process::open(found.unwrap_or_else(|| panic!("there is no process {inside} inside")))
+    }
+
+    /// Waits until its parent has taken note of its end, too.
+    pub(crate) fn wait_neighbour_reaped(&self, inside: i32) {
+        let deadline = Instant::now() + PATIENCE;
+        // Nobody else is told.
+        while self.find_neighbour(inside).is_some() {
+            assert!(Instant::now() < deadline, "{inside} inside is not reaped");
+            thread::yield_now();
+        }
+    }
+
+    fn find_neighbour(&self, inside: i32) -> Option<i32> {
         let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
         let ours = namespace(self.pid());
         let mut all = all_processes().map(|(pid, _)| pid);
-        let found =
-            all.find(|pid| Process::number_inside(*pid) == Some(inside) && namespace(*pid) == ours);
-        Process::open(found.unwrap_or_else(|| panic!("there is no process {inside} inside")))
+        all.find(|pid| Process::number_inside(*pid) == Some(inside) && namespace(*pid) == ours)
     }
 
     /// Waits for the only child there will be.

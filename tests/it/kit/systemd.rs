@@ -326,11 +326,14 @@ impl Systemd {
             .collect()
     }
 
-    /// Waits until generation `number` of the `api` example has nothing more to
-    /// say to anybody.
+    /// Waits until generation `number` of the `api` example has ended, and
+    /// systemd has taken note. While it does, it takes a main process that dies
+    /// in that moment, and that was not its child when it heard of it, for one
+    /// that has ended on purpose.
     pub(crate) fn wait_end_of_generation(&self, number: u64) {
-        self.journal
-            .wait_for(&format!("generation {number} exits "));
+        let words = format!("generation {number} exits ");
+        let line = self.journal.wait_for(&words);
+        self.init.wait_neighbour_reaped(pid_in(&line));
     }
 
     /// Waits until generation `number` of the `api` example is the main process.
