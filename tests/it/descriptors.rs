@@ -345,14 +345,15 @@ mod under_way {
     }
 
     /// Another service of the same user, with a limit that is below what is
-    /// under way in a scene.
+    /// under way in a scene: the first of the four messages is sent as soon as
+    /// there is one connection for it.
     fn neighbour() -> Option<Service> {
         // A probation that is over before there is a way.
         let config = Config::new()
             .probation_ms(1)
             .kill(1, "no such record", Whom::Itself);
         let launch = Launch::api(config).linked_binary().unprivileged()?;
-        Some(launch.prelude("ulimit -S -n 100").start())
+        Some(launch.prelude("ulimit -S -n 60").start())
     }
 
     /// Makes a way for a service as soon as that waits for one.

@@ -147,8 +147,11 @@ fn a_request_that_takes_longer_than_several_generations_keeps_its_connection() {
     let last = between.pop().unwrap();
     assert_eq!(first.wait_exit(), End::Exit(0));
     for process in between {
-        assert_eq!(process.wait_exit(), End::Exit(0));
+        // It may end before its predecessor does, which then takes note of it.
+        let end = process.wait_exit();
+        assert!(matches!(end, End::Exit(0) | End::Unknown), "{end:?}");
     }
+    assert_eq!(service.failed_restarts(), 0);
     assert_eq!(pid_of(client.get("/pid")), last.pid());
 }
 
