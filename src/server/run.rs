@@ -373,9 +373,15 @@ impl Running {
         );
         self.supervisor.ready(self.serving());
         self.tell(None, None);
+        let mut last = None;
         while self.state != State::Exited {
             let event = future::poll_fn(|cx| self.poll_event(cx)).await;
             self.take_step(event);
+            last = Some(event);
+        }
+        // The deadline of a drain is none for this, but a second stop is.
+        if last == Some(Event::Overdue) {
+            future::poll_fn(|cx| self.supervisor.poll_known(cx)).await;
         }
         drop((sweep, drive));
         // Each of them has its deadline.

@@ -205,9 +205,8 @@ fn exec(testament: &Testament, descriptors: &[BorrowedFd<'_>]) -> io::Error {
         .args(arguments)
         .env(STUB_VARIABLE, std::process::id().to_string())
         .stdin(Stdio::from(stdin));
-    // From here on a signal waits until the stub looks for it. Not earlier:
-    // until then this thread takes it, before any other, and what its handler
-    // has written to the pipe is not lost.
+    // From here on a signal waits until the stub looks for it, unless another
+    // thread takes it, which would end within the handler. So not earlier.
     if let Err(error) = block_signals() {
         log::warn!("signals may be lost: {error}");
     }

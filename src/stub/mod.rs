@@ -39,12 +39,12 @@
 //! [`STUB_VARIABLE`] only if that socket was made by this very process.
 //!
 //! A signal for the process is taken by its main thread, as long as that does
-//! not block it, and what the handler writes is in a pipe, which the stub reads.
-//! In the last moment before `exec` that thread blocks them, and they stay
-//! pending. The thread of async-io has had them blocked from its beginning, so
-//! that they do not go there instead, to be lost if `exec` ends that thread
-//! within the handler. This can happen only to a signal of that last moment
-//! that is taken by a thread of the application.
+//! not block it and has not just been given another one; what the handler
+//! writes is in a pipe, which the stub reads. In the last moment before `exec`
+//! that thread blocks them, and they stay pending. The thread of async-io has
+//! had them blocked from its beginning, so that they do not go there instead, to
+//! be lost if `exec` ends that thread within the handler. This can happen only
+//! if there are other threads: those of the application, and of `blocking`.
 
 mod chronicle;
 mod following;

@@ -44,21 +44,21 @@
 //! the command of `ExecReload=` ends, systemd looks whether the main process
 //! that it knows is alive, without reading what is waiting to be read; if it is
 //! not, the service is stopped, as if it had ended well. So the predecessor
-//! sends a barrier (sd_notify_barrier(3)) behind its last words and waits for
-//! it, no longer than five seconds.
+//! sends a barrier (sd_notify_barrier(3)) behind its last words, and waits for
+//! it, also beyond its drain timeout, but no longer than five seconds.
 //!
 //! And what systemd does not know for its child it does not wait for: it sends
 //! `SIGKILL` right behind the `SIGTERM`. It looks once, when it is told the
-//! `MAINPID`, and then a successor is still a child of its predecessor, unless
-//! that one has exited already. So a unit needs an `ExecStop=` that waits
-//! (`examples/heirloom.service`); nothing that a process can say helps.
+//! `MAINPID`, and then a successor is still a child of its predecessor. So a
+//! unit needs an `ExecStop=` that waits (`examples/heirloom.service`); nothing
+//! that a process can say helps.
 //!
 //! # Implementation
 //!
 //! Not by the crate `sd-notify` (0.5): it does not know abstract sockets, and
 //! its sends wait for a supervisor that is behind. What is left is one
 //! datagram. Ours never waits; what the supervisor has no room for is sent
-//! again, in order, and until then nobody exits.
+//! again, in order, and a drain waits for that as for a request.
 
 mod socket;
 
@@ -224,6 +224,9 @@ impl Supervisor {
     pub(crate) fn reclaim(&mut self, status: impl fmt::Display) {
         if self.role == Role::Retired {
             self.role = Role::Main;
+            if let Some(socket) = &mut self.socket {
+                socket.forget_barrier();
+            }
             self.say(&format!("MAINPID={}\n", std::process::id()), status);
         }
     }
@@ -293,21 +296,42 @@ impl Supervisor {
             return Poll::Ready(());
         };
         if let Some(elder) = &self.elder
-            && (has_exited(elder.get_ref()) || elder.poll_readable(cx).is_ready())
+            && (is_readable(elder.get_ref()) || elder.poll_readable(cx).is_ready())
         {
             self.elder = None;
         }
         let awaited = match self.role {
             Role::Main | Role::Retired if self.elder.is_some() => "the predecessor to exit",
             Role::Main if has_successor => "the successor to exit",
-            _ if socket.poll_read(cx).is_pending() => "the supervisor to hear of it",
+            _ if socket.has_unsent() || socket.poll_barrier(cx).is_pending() => {
+                "the supervisor to hear of it"
+            }
             // For an heir, the predecessor is the one that waits.
             Role::Heir | Role::Main | Role::Retired => return Poll::Ready(()),
         };
+        self.hold(awaited);
+        Poll::Pending
+    }
+
+    fn hold(&mut self, awaited: &str) {
         if !std::mem::replace(&mut self.is_held, true) {
             log::info!("nothing is in flight any more; waiting for {awaited}");
         }
-        Poll::Pending
+    }
+
+    /// Waits until the supervisor knows the successor, if this process has told
+    /// it who that is. No longer than five seconds from then.
+    pub(crate) fn poll_known(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // What is still to be sent is sent here.
+        self.poll(cx);
+        let is_known = match &mut self.socket {
+            Some(socket) if self.role == Role::Retired => socket.poll_barrier(cx),
+            _ => Poll::Ready(()),
+        };
+        if is_known.is_pending() {
+            self.hold("the supervisor to hear of it");
+        }
+        is_known
     }
 
     fn say(&mut self, what: &str, status: impl fmt::Display) {
@@ -351,9 +375,10 @@ fn watch_parent(pid: i32) -> Option<Async<OwnedFd>> {
     Async::new_nonblocking(pidfd).ok().filter(|_| is_parent)
 }
 
-fn has_exited(pidfd: &OwnedFd) -> bool {
-    let mut pidfds = [PollFd::new(pidfd, PollFlags::IN)];
-    poll(&mut pidfds, Some(&Timespec::default())) == Ok(1)
+/// Whether there is something to be read, or will be nothing more.
+fn is_readable(descriptor: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())) == Ok(1)
 }
 
 /// How often the supervisor wants to hear from the process `pid`, if it does.

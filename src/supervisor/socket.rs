@@ -18,11 +18,13 @@ use rustix::net::{
 use rustix::pipe::{PipeFlags, pipe_with};
 use smol::future::FutureExt as _;
 
+use super::is_readable;
+
 /// How many datagrams are kept for a supervisor that does not read. A restart
 /// takes half a dozen.
 const MOST_UNSENT: usize = 64;
 
-/// How long it may take to read what it has got.
+/// How long it may take to come to a barrier.
 const UNREAD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where datagrams are sent to.
@@ -35,7 +37,7 @@ pub(super) struct NotifySocket {
     address: SocketAddrUnix,
     /// The oldest first.
     unsent: VecDeque<Datagram>,
-    /// If it is still to be read what was sent before the last barrier.
+    /// If the last barrier has not been passed.
     barrier: Option<Barrier>,
     /// Whether it has been logged that nothing gets through.
     is_told: bool,
@@ -51,7 +53,8 @@ enum Datagram {
 /// after it has acted on what was sent before (sd_notify_barrier(3)).
 #[derive(Debug)]
 struct Barrier {
-    pipe: Async<OwnedFd>,
+    /// `None` until it is sent.
+    pipe: Option<Async<OwnedFd>>,
     patience: Timer,
 }
 
@@ -88,10 +91,39 @@ impl NotifySocket {
         self.send_next(Datagram::Text(text));
     }
 
-    /// From now on [`poll_read`](Self::poll_read) waits until the supervisor
-    /// has acted on everything that was sent before.
+    /// From now on [`poll_barrier`](Self::poll_barrier) waits until the
+    /// supervisor has acted on everything that was sent before.
     pub(super) fn send_barrier(&mut self) {
+        self.barrier = Some(Barrier {
+            pipe: None,
+            patience: Timer::after(UNREAD_PATIENCE),
+        });
         self.send_next(Datagram::Barrier);
+    }
+
+    /// It does not matter any more what the supervisor has acted on.
+    pub(super) fn forget_barrier(&mut self) {
+        self.barrier = None;
+        self.unsent
+            .retain(|datagram| matches!(datagram, Datagram::Text(_)));
+    }
+
+    /// Waits until the last barrier is passed, if there is one. Not for ever: a
+    /// supervisor may hang, and one of another kind keep what it does not know.
+    pub(super) fn poll_barrier(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(barrier) = &mut self.barrier else {
+            return Poll::Ready(());
+        };
+        // There is nothing to be read but the end.
+        let is_passed = |pipe: &Async<OwnedFd>, cx: &mut Context<'_>| {
+            is_readable(pipe.get_ref()) || pipe.poll_readable(cx).is_ready()
+        };
+        let is_passed = barrier.pipe.as_ref().is_some_and(|it| is_passed(it, cx));
+        if !is_passed && barrier.patience.poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.forget_barrier();
+        Poll::Ready(())
     }
 
     fn send_next(&mut self, datagram: Datagram) {
@@ -108,36 +140,22 @@ impl NotifySocket {
         !self.unsent.is_empty()
     }
 
-    /// Waits until everything is sent, and what was sent before the last
-    /// barrier is read. The latter not for ever: a supervisor of another kind
-    /// may keep what it does not know, or not read at all.
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.has_unsent() {
-            return Poll::Pending;
-        }
-        if let Some(barrier) = &mut self.barrier {
-            // There is nothing to be read but the end.
-            if barrier.pipe.poll_readable(cx).is_pending() && barrier.patience.poll(cx).is_pending()
-            {
-                return Poll::Pending;
-            }
-            self.barrier = None;
-        }
-        Poll::Ready(())
-    }
-
     /// Sends what could not be sent before.
     pub(super) fn send_again(&mut self) {
         while let Some(datagram) = self.unsent.front() {
             let sent = match datagram {
                 Datagram::Text(text) => self.try_send(text, None),
-                Datagram::Barrier => self.try_send_barrier().map(|barrier| {
-                    self.barrier = Some(barrier);
+                Datagram::Barrier => self.try_send_barrier().map(|pipe| {
+                    if let Some(barrier) = &mut self.barrier {
+                        barrier.pipe = Some(pipe);
+                    }
                 }),
             };
             match sent.map_err(|error| (Errno::from_io_error(&error), error)) {
                 // It is behind; there will be room when it has read something.
                 Err((Some(Errno::AGAIN | Errno::NOBUFS), _)) => return,
+                // Only a barrier takes descriptors, and it has a deadline.
+                Err((Some(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS), _)) => return,
                 Ok(()) => self.is_told = false,
                 Err((_, error)) => self.fail(error),
             }
@@ -145,12 +163,11 @@ impl NotifySocket {
         }
     }
 
-    fn try_send_barrier(&self) -> io::Result<Barrier> {
+    fn try_send_barrier(&self) -> io::Result<Async<OwnedFd>> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let pipe = Async::new_nonblocking(ours)?;
         self.try_send("BARRIER=1", Some(theirs))?;
-        let patience = Timer::after(UNREAD_PATIENCE);
-        Ok(Barrier { pipe, patience })
+        Ok(pipe)
     }
 
     fn try_send(&self, text: &str, descriptor: Option<OwnedFd>) -> io::Result<()> {
@@ -182,7 +199,9 @@ impl NotifySocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use std::os::unix::net::UnixDatagram;
+    use std::time::Instant;
 
     #[test]
     fn what_there_is_no_room_for_is_sent_later_and_in_order() {
@@ -234,23 +253,50 @@ mod tests {
         let supervisor = UnixDatagram::bind(&path).unwrap();
         let mut socket = NotifySocket::open(path.as_os_str()).unwrap();
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(socket.poll_read(&mut cx).is_ready(), "nothing was said");
         socket.send("READY=1".to_owned());
-        assert!(socket.poll_read(&mut cx).is_ready(), "no barrier");
+        assert!(socket.poll_barrier(&mut cx).is_ready(), "there is none");
         socket.send_barrier();
-        assert!(socket.poll_read(&mut cx).is_pending());
+        assert!(socket.poll_barrier(&mut cx).is_pending());
         let mut memory = [0; 100];
         assert_eq!(supervisor.recv(&mut memory).unwrap(), 7);
-        assert!(socket.poll_read(&mut cx).is_pending());
+        assert!(socket.poll_barrier(&mut cx).is_pending());
         // Whoever takes no descriptors closes them.
         let length = supervisor.recv(&mut memory).unwrap();
         assert_eq!(memory[..length], *b"BARRIER=1");
-        smol::block_on(std::future::poll_fn(|cx| socket.poll_read(cx)));
+        assert!(socket.poll_barrier(&mut cx).is_ready());
 
+        // One that is sent, and one for which there is no room.
+        for _ in 0..2 {
+            let begun = Instant::now();
+            socket.send_barrier();
+            smol::block_on(poll_fn(|cx| socket.poll_barrier(cx)));
+            assert!(begun.elapsed() >= UNREAD_PATIENCE);
+            assert!(!socket.has_unsent());
+            while !socket.has_unsent() {
+                socket.send("READY=1".to_owned());
+            }
+            socket.unsent.clear();
+        }
+    }
+
+    #[test]
+    fn who_waits_at_a_barrier_is_woken_when_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let supervisor = UnixDatagram::bind(&path).unwrap();
+        let mut socket = NotifySocket::open(path.as_os_str()).unwrap();
+        let begun = Instant::now();
         socket.send_barrier();
-        let sent = std::time::Instant::now();
-        smol::block_on(std::future::poll_fn(|cx| socket.poll_read(cx)));
-        assert!(sent.elapsed() >= UNREAD_PATIENCE);
+        let mut is_read = false;
+        smol::block_on(poll_fn(|cx| {
+            let passed = socket.poll_barrier(cx);
+            if !std::mem::replace(&mut is_read, true) {
+                assert!(passed.is_pending());
+                supervisor.recv(&mut [0; 100]).unwrap();
+            }
+            passed
+        }));
+        assert!(begun.elapsed() < UNREAD_PATIENCE);
     }
 
     #[test]

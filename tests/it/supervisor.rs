@@ -460,9 +460,29 @@ fn a_predecessor_does_not_exit_before_its_successor_is_known() {
         .log()
         .wait_for("waiting for the supervisor to hear of it");
     assert!(held.starts_with(&format!("api[{}]", predecessor.pid())));
+    assert!(predecessor.is_alive());
     // The next that is read is behind the barrier.
     assert_inherits(&supervisor, &successor, 2);
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
+}
+
+#[test]
+fn nor_does_one_whose_drain_has_no_time() {
+    let (supervisor, service) = start(Config::new().drain_timeout_ms(0));
+    let predecessor = service.current();
+    let mut client = with_request_in_flight(&service);
+    let successor = service.restart();
+    service.log().wait_for("generation 1 exits ");
+    let held = service
+        .log()
+        .wait_for("waiting for the supervisor to hear of it");
+    assert!(held.starts_with(&format!("api[{}]", predecessor.pid())));
+    assert!(predecessor.is_alive());
+    let main = format!("MAINPID={}", successor.pid());
+    while !supervisor.next_of(&predecessor).says(&main) {}
+    assert_inherits(&supervisor, &successor, 2);
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    client.wait_for_end();
 }
 
 #[test]
