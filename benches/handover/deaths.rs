@@ -4,14 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use tempfile::NamedTempFile;
 
 use crate::client::{Failures, Policy};
 use crate::crowd::Crowd;
 use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
-use crate::journal::Audit;
+use crate::journal::{self, Audit};
 use crate::service::Character;
 use crate::traffic::{Manner, Record, Traffic, assorted};
 use crate::{Bench, Fallible};
@@ -43,7 +42,7 @@ pub(crate) fn measure(
     deaths: u64,
     findings: &mut Findings,
 ) -> Fallible<()> {
-    let journal = NamedTempFile::new()?;
+    let journal = journal::file()?;
     let mut service = bench.start(&Character {
         ballast_mib: 0,
         probation: PROBATION,

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 use crate::Fallible;
 use crate::service::NOTE_BYTES;
@@ -86,4 +89,11 @@ impl Audit {
             .count() as u64;
         Ok(audit)
     }
+}
+
+/// A file for a journal, in memory where that is possible: otherwise a service
+/// that writes it waits for the disk, with all of its clients, when somebody
+/// else keeps that busy.
+pub(crate) fn file() -> io::Result<NamedTempFile> {
+    NamedTempFile::new_in("/dev/shm").or_else(|_| NamedTempFile::new())
 }

@@ -2,12 +2,10 @@
 
 use std::time::Instant;
 
-use tempfile::NamedTempFile;
-
 use crate::client::Failures;
 use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
-use crate::journal::Audit;
+use crate::journal::{self, Audit};
 use crate::service::Character;
 use crate::traffic::{Record, Traffic, mixed};
 use crate::{Bench, Fallible};
@@ -121,7 +119,7 @@ impl Storm {
 }
 
 fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
-    let journal = NamedTempFile::new()?;
+    let journal = journal::file()?;
     let mut service = bench.start(&Character {
         ballast_mib: 0,
         probation: bench.probation,

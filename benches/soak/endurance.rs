@@ -6,12 +6,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use crate::client::Failures;
 use crate::figures::by_kind;
 use crate::findings::Findings;
-use crate::journal::Audit;
+use crate::journal::{self, Audit};
 use crate::service::{Character, Service};
 use crate::traffic::{Traffic, mixed};
 use crate::{Bench, Fallible};
@@ -74,7 +73,7 @@ pub(crate) fn measure(
         Some(_) | None => Progress::default(),
     };
     progress.starts += 1;
-    let journal = NamedTempFile::new()?;
+    let journal = journal::file()?;
     let mut service = bench.start(&Character {
         ballast_mib: 0,
         probation: PROBATION,

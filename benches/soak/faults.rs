@@ -14,7 +14,7 @@ use crate::client::{Failures, Kind, Policy};
 use crate::figures::by_kind;
 use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
-use crate::journal::Audit;
+use crate::journal::{self, Audit};
 use crate::service::{Character, Member, Service, Trouble};
 use crate::traffic::{Dice, Manner, Record, Traffic, assorted};
 use crate::{Bench, Fallible};
@@ -118,7 +118,7 @@ pub(crate) fn measure(
     seed: u64,
     findings: &mut Findings,
 ) -> Fallible<()> {
-    let journal = NamedTempFile::new()?;
+    let journal = journal::file()?;
     let trouble = NamedTempFile::new()?;
     let service = bench.start(&Character {
         ballast_mib: 0,
