@@ -151,6 +151,12 @@ fn a_request_that_takes_longer_than_several_generations_keeps_its_connection() {
         let end = process.wait_exit();
         assert!(matches!(end, End::Exit(0) | End::Unknown), "{end:?}");
     }
+    // So that it did not fail is seen by what it says in the end.
+    for generation in 1..=3 {
+        service
+            .log()
+            .wait_for(&format!("generation {generation} exits "));
+    }
     assert_eq!(service.failed_restarts(), 0);
     assert_eq!(pid_of(client.get("/pid")), last.pid());
 }
