@@ -25,6 +25,10 @@ use crate::status::Status;
 /// have these bytes percent-encoded there; [`raw_header`](Self::raw_header)
 /// gives them as they came.
 ///
+/// Trailers (RFC 9110 section 6.5) are read and dropped, so there is nothing to
+/// wait for: [`recv_trailers`](http_types::Request::recv_trailers) panics, as it
+/// otherwise does when it is called for the second time.
+///
 /// [`tide::Server::respond`]: https://docs.rs/tide/latest/tide/struct.Server.html#method.respond
 ///
 /// # Examples

@@ -209,16 +209,16 @@ impl Scan {
         }
         let fields = Fields::gather(headers, line.version)?;
         let framing = fields.framing(line.version, limits)?;
-        let (url, authority, target) =
-            locations.locate(line.method, target, fields.host.unwrap_or_default())?;
-
-        let mut request = Box::new(http_types::Request::new(line.method, url));
+        let (mut request, target) = locations.begin(line.method, target, fields.host)?;
         request.set_version(Some(match line.version {
             Protocol::Http10 => Version::Http1_0,
             Protocol::Http11 => Version::Http1_1,
         }));
         let mut raw = RawHeaders::new();
         for (index, header) in headers.iter().enumerate() {
+            if header.name.eq_ignore_ascii_case("host") {
+                continue;
+            }
             let encoded;
             let value = match std::str::from_utf8(header.value) {
                 Ok(value) if value.is_ascii() => value,
@@ -244,11 +244,6 @@ impl Scan {
                 // It looks the name up once, and appending twice.
                 request.insert_header(name, value);
             }
-        }
-        if let Some(authority) = authority {
-            // RFC 9112 section 3.2.2: the authority of an absolute-form target
-            // takes the place of whatever Host says.
-            request.insert_header(&HOST, authority);
         }
         Ok(Head {
             request,
@@ -513,7 +508,10 @@ pub(super) struct Locations {
 struct Location {
     host: Box<str>,
     target: Arc<str>,
-    url: Url,
+    /// What a request for it begins with: URL and Host. It is cloned because a
+    /// clone, other than what is made anew, has no channel for trailers, which
+    /// would take longer than parsing the fields, and which nobody here uses.
+    request: Box<http_types::Request>,
 }
 
 /// How many locations are known at a time.
@@ -524,14 +522,17 @@ const LOCATIONS: usize = 32;
 const LOCATION_BYTES: usize = 256;
 
 impl Locations {
-    /// As [`locate`], of a host that has not been checked; the target comes
-    /// along because it need not be copied.
-    fn locate<'a>(
+    /// The beginning of a request, with its URL and, if there is one, its Host,
+    /// as [`locate`] finds them; `host` is what the field says, unchecked. The
+    /// target comes along because it need not be copied.
+    fn begin(
         &self,
         method: Method,
-        target: &'a str,
-        host: &'a [u8],
-    ) -> Result<(Url, Option<&'a str>, Arc<str>), Refusal> {
+        target: &str,
+        host: Option<&[u8]>,
+    ) -> Result<(Box<http_types::Request>, Arc<str>), Refusal> {
+        let field = host;
+        let host = field.unwrap_or_default();
         // FNV-1a. Who makes things collide on purpose gains nothing but that
         // they are parsed.
         let hash = target
@@ -541,25 +542,34 @@ impl Locations {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
         let place = (hash >> 32) as usize % LOCATIONS;
-        let plain = method != Method::Connect && target.starts_with('/');
+        let plain = method != Method::Connect && target.starts_with('/') && !host.is_empty();
         if plain
             && let Some(known) = &self.slots.borrow()[place]
             && *known.target == *target
             && known.host.as_bytes() == host
         {
-            return Ok((known.url.clone(), None, Arc::clone(&known.target)));
+            let mut request = known.request.clone();
+            request.set_method(method);
+            return Ok((request, Arc::clone(&known.target)));
         }
         let host = authority(host, Empty::Allowed)?;
         let (url, authority) = locate(method, target, host)?;
+        let mut first = Box::new(http_types::Request::new(method, url));
+        // RFC 9112 section 3.2.2: the authority of an absolute-form target
+        // takes the place of whatever Host says.
+        if let Some(host) = authority.or(field.map(|_| host)) {
+            first.insert_header(&HOST, host);
+        }
+        let request = first.clone();
         let target: Arc<str> = target.into();
         if plain && host.len() + target.len() <= LOCATION_BYTES {
             self.slots.borrow_mut()[place] = Some(Location {
                 host: host.into(),
                 target: Arc::clone(&target),
-                url: url.clone(),
+                request: first,
             });
         }
-        Ok((url, authority, target))
+        Ok((request, target))
     }
 }
 
@@ -902,6 +912,7 @@ mod tests {
     fn http_1_0_needs_no_host_and_has_no_chunks() {
         let head = parse("GET /x HTTP/1.0\r\n\r\n").unwrap();
         assert_eq!(head.request.url().as_str(), "http://localhost/x");
+        assert!(head.request.header("host").is_none());
         assert!(!head.persistent);
         let head = parse("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").unwrap();
         assert!(head.persistent);
@@ -916,27 +927,26 @@ mod tests {
 
     #[test]
     fn the_url_has_its_parts_where_the_request_put_them() {
-        for (line, host, url) in [
-            ("GET /x?y=1", "a:80", "http://a/x?y=1"),
-            ("GET /x?y=1", "a:8080", "http://a:8080/x?y=1"),
-            ("GET //b/x", "a", "http://a//b/x"),
-            ("GET /\\b", "a", "http://a/%5Cb"),
-            ("GET /@b", "a", "http://a/@b"),
-            ("GET /x", "", "http://localhost/x"),
-            ("GET /x", "[::1]:8000", "http://[::1]:8000/x"),
-            ("GET http://b/x", "a", "http://b/x"),
-            ("GET https://b:444?q", "a", "https://b:444/?q"),
-            ("OPTIONS *", "a", "http://a/"),
-            ("OPTIONS http://b", "a", "http://b/"),
-            ("CONNECT b:443", "a", "http://b:443/"),
-            ("GET /caf\u{e9}", "a", "http://a/caf%C3%A9"),
+        for (line, host, url, field) in [
+            ("GET /x?y=1", "a:80", "http://a/x?y=1", "a:80"),
+            ("GET /x?y=1", "a:8080", "http://a:8080/x?y=1", "a:8080"),
+            ("GET //b/x", "a", "http://a//b/x", "a"),
+            ("GET /\\b", "a", "http://a/%5Cb", "a"),
+            ("GET /@b", "a", "http://a/@b", "a"),
+            ("GET /x", "", "http://localhost/x", ""),
+            ("GET /x", "[::1]:8000", "http://[::1]:8000/x", "[::1]:8000"),
+            ("GET http://b/x", "a", "http://b/x", "b"),
+            ("GET https://b:444?q", "a", "https://b:444/?q", "b:444"),
+            ("OPTIONS *", "a", "http://a/", "a"),
+            ("OPTIONS http://b", "a", "http://b/", "b"),
+            ("CONNECT b:443", "a", "http://b:443/", "b:443"),
+            ("GET /caf\u{e9}", "a", "http://a/caf%C3%A9", "a"),
         ] {
             let head = parse(format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
             assert_eq!(head.request.url().as_str(), url, "{line} {host}");
             assert_eq!(*head.target, line[line.find(' ').unwrap() + 1..]);
+            assert_eq!(head.request["host"], *field, "{line} {host}");
         }
-        let head = parse("GET http://b:81/x HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-        assert_eq!(head.request.header("host").unwrap(), "b:81");
     }
 
     #[test]
@@ -979,12 +989,20 @@ mod tests {
             let mut scan = Scan::default();
             let length = scan.advance(head, &limits).unwrap().unwrap();
             let head = scan.parse(&head[..length], &limits, locations)?;
-            Ok::<_, Refusal>((head.request.url().clone(), head.target))
+            let request = head.request;
+            let fields: Vec<_> = request.iter().map(|it| format!("{it:?}")).collect();
+            Ok::<_, Refusal>((request.method(), request.url().clone(), fields, head.target))
         };
         let long = format!("/{}", "x".repeat(LOCATION_BYTES));
         for _ in 0..2 {
             for target in ["/", "/a?b", "/a%3fb", "*", "http://b/", "http:///", &long] {
-                for (host, method) in [("a", "GET"), ("b:1", "GET"), ("", "OPTIONS")] {
+                for (host, method) in [
+                    ("a", "GET"),
+                    ("a", "POST"),
+                    ("A", "GET"),
+                    ("b:1", "OPTIONS"),
+                    ("", "OPTIONS"),
+                ] {
                     for number in 0..2 * LOCATIONS {
                         let head = match target.starts_with("/a") {
                             true => format!("{method} {target}{number} HTTP/1.1\r\n"),
