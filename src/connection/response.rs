@@ -49,12 +49,13 @@ pub(super) struct Reply {
 }
 
 enum Coding {
-    /// So many bytes of the body are to come, at least one.
-    Fixed(Body, u64),
+    /// So many bytes of the body are to come, at least one. The whole response
+    /// is kept because http-types, to give a body away, looks its header up.
+    Fixed(Box<Response>, u64),
     /// The Encoder has written nothing yet but the head, or not even that.
     Chunked(Box<Encoder>),
     /// The end of the connection is the end of the body.
-    ToTheEnd(Body),
+    ToTheEnd(Box<Response>),
     Done,
 }
 
@@ -138,11 +139,11 @@ impl Reply {
             output.reserve(large.min(LARGE_BYTES));
             match length {
                 0 => Coding::Done,
-                _ => Coding::Fixed(response.take_body(), length),
+                _ => Coding::Fixed(response, length),
             }
         } else if to_the_end {
             write_head(output, &response, &fields);
-            Coding::ToTheEnd(response.take_body())
+            Coding::ToTheEnd(response)
         } else {
             response.remove_header(&CONTENT_LENGTH);
             response.remove_header(&TRANSFER_ENCODING);
@@ -186,8 +187,8 @@ impl Reply {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Progress>> {
         let done = match &mut self.coding {
-            Coding::Fixed(body, left) => {
-                let count = ready!(poll_into(body, output, *left, cx))?;
+            Coding::Fixed(response, left) => {
+                let count = ready!(poll_into(response, output, *left, cx))?;
                 if count == 0 {
                     return Poll::Ready(Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
@@ -198,7 +199,7 @@ impl Reply {
                 *left == 0
             }
             Coding::Chunked(encoder) => ready!(poll_into(encoder, output, u64::MAX, cx))? == 0,
-            Coding::ToTheEnd(body) => ready!(poll_into(body, output, u64::MAX, cx))? == 0,
+            Coding::ToTheEnd(response) => ready!(poll_into(response, output, u64::MAX, cx))? == 0,
             Coding::Done => true,
         };
         Poll::Ready(Ok(match done {
@@ -333,7 +334,7 @@ struct Fields<'a> {
 const FEW: usize = 12;
 
 /// Writes a head without the machinery of `format!`, which takes several times
-/// as long as the copying.
+/// as long as the copying, and in few pieces, because most are small.
 fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
     let status = response.status();
     let phrase = if status == StatusCode::NotModified {
@@ -354,10 +355,11 @@ fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
         write_field(output, "connection", connection.as_bytes());
     }
     if let Some(length) = fields.length {
-        write_field(output, "content-length", Digits::of(length).as_bytes());
+        let length = Digits::of(length);
+        output.append_all([b"content-length: ", length.as_bytes(), b"\r\n"]);
     }
     if let Some(date) = fields.date {
-        write_field(output, "date", date.as_bytes());
+        output.append_all([b"date: ", date.as_bytes(), b"\r\n"]);
     }
     let mut few = [None; FEW];
     let mut many;
