@@ -386,74 +386,81 @@ impl<'p, H: Handler> Conversation<'p, H> {
     }
 
     /// Answers what has arrived, until there is nothing more to answer.
-    async fn run(mut self) -> Outcome {
-        if self.head_since.is_none() {
-            self.ticket.touch();
-            match self.arrival().await {
-                Ok(0) => return Outcome::Closed,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.rest(),
-                Err(error) => {
-                    log::debug!("the connection of {} failed: {error}", self.ticket.peer());
-                    return Outcome::Closed;
-                }
-            }
-        }
-        loop {
-            let after = match self.next().await {
-                Ok(head) => {
-                    self.answered = true;
-                    self.exchange(head).await
-                }
-                Err(Otherwise::Refused(refusal, method)) => self.refuse(refusal, method).await,
-                Err(Otherwise::Nothing) => return self.rest(),
-                Err(Otherwise::Leaving) => {
-                    let since = self.ticket.since();
-                    return self.leave(since);
-                }
-                Err(Otherwise::Gone) => After::Gone,
-            };
-            match after {
-                // What has been asked already goes along, so that the order of
-                // the requests is kept.
-                After::Next if self.could_leave() => {
-                    if self.flush().await.is_err() {
-                        return Outcome::Closed;
-                    }
-                    if self.ticket.board() {
-                        return self.leave(Instant::now());
-                    }
-                }
-                // A few bytes of pipelined requests can ask for megabytes.
-                After::Next if self.output.len() >= GATHERED_BYTES => {
-                    if self.flush().await.is_err() {
+    ///
+    /// This future is made for each request that finds its connection idle, and
+    /// one of more than 1,032 bytes is not quickly reused by malloc(3).
+    #[expect(clippy::manual_async_fn, reason = "that would keep `self` twice")]
+    fn run(mut self) -> impl Future<Output = Outcome> + use<'p, H> {
+        async move {
+            if self.head_since.is_none() {
+                self.ticket.touch();
+                match self.arrival().await {
+                    Ok(0) => return Outcome::Closed,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.rest(),
+                    Err(error) => {
+                        log::debug!("the connection of {} failed: {error}", self.ticket.peer());
                         return Outcome::Closed;
                     }
                 }
-                After::Next => {}
-                After::Gone => return Outcome::Closed,
-                After::Close => {
-                    let flushed = self.flush().await.is_ok();
-                    if let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone)
-                        && flushed
-                        && !wire.ended
-                    {
-                        self.protocol.give_back(wire.input.into_memory());
-                        self.protocol.give_back(self.output.into_memory());
-                        close(wire.socket, self.ticket, self.protocol).await;
-                    }
-                    return Outcome::Closed;
-                }
-                After::Upgraded(sender) => {
-                    self.hand_out(sender).await;
-                    return Outcome::Closed;
-                }
             }
-            self.turn += 1;
-            if self.turn >= TURN {
-                self.turn = 0;
-                self.protocol.reactor.look_around();
-                future::yield_now().await;
+            loop {
+                let after = match self.next().await {
+                    Ok(head) => {
+                        self.answered = true;
+                        self.exchange(head).await
+                    }
+                    Err(Otherwise::Refused(refusal, method)) => self.refuse(refusal, method).await,
+                    Err(Otherwise::Nothing) => return self.rest(),
+                    Err(Otherwise::Leaving) => {
+                        let since = self.ticket.since();
+                        return self.leave(since);
+                    }
+                    Err(Otherwise::Gone) => After::Gone,
+                };
+                match after {
+                    // What has been asked already goes along, so that the order of
+                    // the requests is kept.
+                    After::Next if self.could_leave() => {
+                        if self.flush().await.is_err() {
+                            return Outcome::Closed;
+                        }
+                        if self.ticket.board() {
+                            return self.leave(Instant::now());
+                        }
+                    }
+                    // A few bytes of pipelined requests can ask for megabytes.
+                    After::Next if self.output.len() >= GATHERED_BYTES => {
+                        if self.flush().await.is_err() {
+                            return Outcome::Closed;
+                        }
+                    }
+                    After::Next => {}
+                    After::Gone => return Outcome::Closed,
+                    After::Close => {
+                        let flushed = self.flush().await.is_ok();
+                        if let Seat::Here(wire) = std::mem::replace(&mut self.seat, Seat::Gone)
+                            && flushed
+                            && !wire.ended
+                        {
+                            self.protocol.give_back(wire.input.into_memory());
+                            self.protocol.give_back(self.output.into_memory());
+                            close(wire.socket, self.ticket, self.protocol).await;
+                        }
+                        return Outcome::Closed;
+                    }
+                    After::Upgraded(sender) => {
+                        // It is large, and rare.
+                        Box::pin(self.hand_out(sender)).await;
+                        return Outcome::Closed;
+                    }
+                }
+                self.turn += 1;
+                if self.turn >= TURN {
+                    self.turn = 0;
+                    self.protocol.reactor.look_around();
+                    future::yield_now().await;
+                }
             }
         }
     }
@@ -604,9 +611,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
     /// Answers one request.
     ///
     /// What is large is in functions that are not `async`, because it would
-    /// stay in this future to the end, and this future is made anew for each
-    /// request that finds its connection idle.
-    async fn exchange(&mut self, head: Head) -> After {
+    /// stay in this future, and so in that of [`run`](Self::run), to the end.
+    /// Nor is this one, which would keep the head twice.
+    fn exchange<'c>(&'c mut self, head: Head) -> impl Future<Output = After> + use<'c, 'p, H> {
         self.ticket.touch();
         let asked = Asked {
             method: head.request.method(),
@@ -615,57 +622,59 @@ impl<'p, H: Handler> Conversation<'p, H> {
             offers_upgrade: head.offers_upgrade,
             persistent: head.persistent,
         };
-        let outcome = {
-            let handling = pin!(self.call(head));
-            self.handle(handling).await
-        };
-        let Some(Settled {
-            mut reply,
-            beginning,
-            upgrade,
-        }) = self.settle(outcome, &asked)
-        else {
-            return After::Gone;
-        };
-        let persistent = reply.persistent;
-        let to_the_end = reply.is_to_the_end();
-        if to_the_end {
-            // The end of the connection is the end of the body; if it comes
-            // early, whatever the cause, it must not look like that.
-            with_socket(&self.seat, reset_on_close);
-        }
-        let sent = self.transmit(&mut reply, beginning).await;
-        // The reply may hold the body of the request.
-        drop(reply);
-        match sent {
-            Ok(()) => {}
-            Err(Untransmitted::Unencodable(error)) => {
-                self.report(&asked, &error);
-                self.take_back();
-                if to_the_end {
+        async move {
+            let outcome = {
+                let handling = pin!(self.call(head));
+                self.handle(handling).await
+            };
+            let Some(Settled {
+                mut reply,
+                beginning,
+                upgrade,
+            }) = self.settle(outcome, &asked)
+            else {
+                return After::Gone;
+            };
+            let persistent = reply.persistent;
+            let to_the_end = reply.is_to_the_end();
+            if to_the_end {
+                // The end of the connection is the end of the body; if it comes
+                // early, whatever the cause, it must not look like that.
+                with_socket(&self.seat, reset_on_close);
+            }
+            let sent = self.transmit(&mut reply, beginning).await;
+            // The reply may hold the body of the request.
+            drop(reply);
+            match sent {
+                Ok(()) => {}
+                Err(Untransmitted::Unencodable(error)) => {
+                    self.report(&asked, &error);
+                    self.take_back();
+                    if to_the_end {
+                        return After::Gone;
+                    }
+                    return After::Close;
+                }
+                Err(Untransmitted::Gone) => return After::Gone,
+            }
+            if to_the_end {
+                if self.flush().await.is_err() {
                     return After::Gone;
                 }
-                return After::Close;
+                with_socket(&self.seat, wait_on_close);
             }
-            Err(Untransmitted::Gone) => return After::Gone,
-        }
-        if to_the_end {
-            if self.flush().await.is_err() {
-                return After::Gone;
+            if let Some(sender) = upgrade {
+                self.take_back();
+                return match self.flush().await {
+                    Ok(()) => After::Upgraded(sender),
+                    Err(Gone) => After::Gone,
+                };
             }
-            with_socket(&self.seat, wait_on_close);
-        }
-        if let Some(sender) = upgrade {
-            self.take_back();
-            return match self.flush().await {
-                Ok(()) => After::Upgraded(sender),
+            match self.finish_body(persistent).await {
+                Ok(true) if persistent => After::Next,
+                Ok(_) => After::Close,
                 Err(Gone) => After::Gone,
-            };
-        }
-        match self.finish_body(persistent).await {
-            Ok(true) if persistent => After::Next,
-            Ok(_) => After::Close,
-            Err(Gone) => After::Gone,
+            }
         }
     }
 

@@ -1133,10 +1133,11 @@ fn the_future_of_an_idle_connection_is_small() {
     let parcel = Parcel::fresh(ours.into(), world.roster.admit(Peer::Unix, ""));
     let future = serve(parcel, Rc::clone(&world.protocol));
     assert!(size_of_val(&future) <= 176, "{}", size_of_val(&future));
-    // One that is larger does not come out of the allocator's fast lists.
+    // One that is larger than 1,032 bytes does not come out of the fast lists
+    // of malloc(3); the rest is for the future of a handler that does more.
     let (ours, _theirs) = UnixStream::pair().unwrap();
     let handler = Protocol::new(
-        |_| async { Ok(Response::new(200)) },
+        |request: Request| async move { Ok(Response::from(request.target())) },
         Limits::default(),
         Status::new(1),
         Reactor::new().unwrap(),
@@ -1145,7 +1146,7 @@ fn the_future_of_an_idle_connection_is_small() {
     let ticket = world.roster.admit(Peer::Unix, "");
     let conversation = Conversation::new(ours, ticket, &handler).run();
     let size = size_of_val(&conversation);
-    assert!(size <= 1000, "{size}");
+    assert!(size <= 720, "{size}");
 }
 
 #[test]
