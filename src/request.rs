@@ -26,8 +26,9 @@ use crate::status::Status;
 /// gives them as they came.
 ///
 /// Trailers (RFC 9110 section 6.5) are read and dropped, so there is nothing to
-/// wait for: [`recv_trailers`](http_types::Request::recv_trailers) panics, as it
-/// otherwise does when it is called for the second time.
+/// wait for: [`recv_trailers`](http_types::Request::recv_trailers) and
+/// [`send_trailers`](http_types::Request::send_trailers) panic, as they otherwise
+/// do when they are called for the second time.
 ///
 /// [`tide::Server::respond`]: https://docs.rs/tide/latest/tide/struct.Server.html#method.respond
 ///
