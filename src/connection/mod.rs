@@ -775,6 +775,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
             // Applications that answer any method alike mean no tunnel.
             *response = plain(StatusCode::NotImplemented, "there are no tunnels here");
         }
+        // It panics if the handler has taken the sending half itself.
+        let take_sender = |response: &mut Response| {
+            catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok()
+        };
         let mut upgrade = None;
         if is_switching(&response, &exchange) {
             let complete = match &self.seat {
@@ -783,8 +787,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 Seat::Gone => false,
             };
             if complete {
-                // It panics if the handler has taken the sending half itself.
-                upgrade = catch_unwind(AssertUnwindSafe(|| response.send_upgrade())).ok();
+                upgrade = take_sender(&mut response);
             }
             if upgrade.is_none() {
                 log::error!(
@@ -794,6 +797,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 *response = internal_error();
                 exchange.persistent = false;
             }
+        } else if response.has_upgrade() {
+            // Whoever waits for a stream hears at once that there will be none,
+            // even if that is who feeds the body.
+            drop(take_sender(&mut response));
         }
         let beginning = self.output.len();
         let reply = match self.reply(response, &exchange) {

@@ -859,6 +859,47 @@ fn a_drain_that_is_taken_back_leaves_no_trace() {
     });
 }
 
+/// What is fed by somebody who first waits for an upgrade.
+struct Fallback(Option<http_types::upgrade::Receiver>, &'static [u8]);
+
+impl AsyncRead for Fallback {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        if let Some(receiver) = &mut self.0 {
+            let stream = std::task::ready!(Pin::new(receiver).poll(cx));
+            assert!(stream.is_none());
+            self.0 = None;
+        }
+        Pin::new(&mut self.1).poll_read(cx, into)
+    }
+}
+
+#[test]
+fn whoever_waits_for_an_upgrade_that_will_not_be_hears_of_it() {
+    let world = World::new(Limits::default(), |request: Request| async move {
+        let mut response = Response::new(StatusCode::Ok);
+        let receiver = response.recv_upgrade().await;
+        let length = (request.target() == "/fixed").then_some(5);
+        let body = BufReader::new(Fallback(Some(receiver), b"plain"));
+        response.set_body(Body::from_reader(body, length));
+        Ok(response)
+    });
+    world.run(async {
+        for target in ["/fixed", "/chunked"] {
+            let mut client = world.connect();
+            client
+                .send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                .await;
+            client.finish();
+            let answer = client.rest().await;
+            assert!(answer.contains("plain"), "{answer}");
+        }
+    });
+}
+
 #[test]
 fn an_upgraded_connection_speaks_on_and_stays_on_the_roster() {
     let executor = Rc::new(LocalExecutor::new());
