@@ -12,7 +12,7 @@ use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::{self, Audit};
 use crate::service::Character;
-use crate::traffic::{Manner, Record, Traffic, assorted};
+use crate::traffic::{Manner, Record, Traffic, assorted, standstill};
 use crate::{Bench, Fallible};
 
 /// How long after it took over a successor is killed.
@@ -76,6 +76,9 @@ pub(crate) fn measure(
         );
     }
     let records = traffic.end()?;
+    if let Some(note) = standstill(&records) {
+        findings.note(note);
+    }
     // A stop waits a grace for connections that are idle.
     drop(crowd);
     service.stop()?;

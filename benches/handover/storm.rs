@@ -7,7 +7,7 @@ use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
 use crate::journal::{self, Audit};
 use crate::service::Character;
-use crate::traffic::{Record, Traffic, mixed};
+use crate::traffic::{Record, Traffic, mixed, standstill};
 use crate::{Bench, Fallible};
 
 /// How many clients there are.
@@ -43,7 +43,7 @@ pub(crate) fn measure(
     staying: &Extent,
     findings: &mut Findings,
 ) -> Fallible<()> {
-    let storm = run(bench, moving, true)?;
+    let storm = run(bench, moving, true, findings)?;
     let title = format!("{CLIENTS} clients, {} restarts", storm.serving.len());
     let requests = format!("{} requests", storm.requests);
     findings.forbid(
@@ -58,7 +58,7 @@ pub(crate) fn measure(
     );
     storm.verify(&title, &requests, findings);
 
-    let storm = run(bench, staying, false)?;
+    let storm = run(bench, staying, false, findings)?;
     let title = format!(
         "the same without handover, {} restarts",
         storm.serving.len()
@@ -118,7 +118,12 @@ impl Storm {
     }
 }
 
-fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
+fn run(
+    bench: &Bench,
+    extent: &Extent,
+    hand_over: bool,
+    findings: &mut Findings,
+) -> Fallible<Storm> {
     let journal = journal::file()?;
     let mut service = bench.start(&Character {
         ballast_mib: 0,
@@ -148,6 +153,9 @@ fn run(bench: &Bench, extent: &Extent, hand_over: bool) -> Fallible<Storm> {
         }
     }
     let records = traffic.end()?;
+    if let Some(note) = standstill(&records) {
+        findings.note(note);
+    }
     let current = service.current.generation;
     service.stop()?;
     let audit = Audit::of(journal.path(), &records)?;

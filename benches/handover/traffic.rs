@@ -33,6 +33,10 @@ const MOST_PIECES: usize = 4;
 /// How long the longest pause between two of them is.
 const LONGEST_PAUSE: Duration = Duration::from_micros(300);
 
+/// A timer that is so late tells that the clients themselves stood still, with
+/// their machine: nobody could answer what they did not send or read meanwhile.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// The pause after a failure. Failing is fast, and a client that does nothing
 /// else takes the machine from those who try.
 const BREATH: Duration = Duration::from_millis(1);
@@ -101,6 +105,9 @@ pub(crate) struct Record {
     pub(crate) failures: Failures,
     /// Where those are in time.
     pub(crate) failed: Vec<Failed>,
+    /// For how long the clients stood still, at most, if they ever did. They
+    /// were patient anew after that.
+    pub(crate) stood_still: Duration,
 }
 
 /// A request that failed.
@@ -244,14 +251,16 @@ impl Client {
             let before = self.record.answers.len();
             let is_kept = self.kept.is_some();
             let burst = self.compose();
+            let stood_still = Cell::new(Duration::ZERO);
             let ended = future::or(self.exchange(&burst), async {
-                Timer::after(PATIENCE).await;
+                lose_patience(&stood_still).await;
                 Err(Failure::late(format_args!(
                     "{} requests",
                     burst.expected.len()
                 )))
             });
             let ended = ended.await;
+            self.record.stood_still = self.record.stood_still.max(stood_still.get());
             let after = self.record.answers.len();
             answered.fetch_add((after - before) as u64, Ordering::Relaxed);
             let unanswered = before + burst.expected.len() - after;
@@ -381,6 +390,26 @@ impl Client {
         }
         Ok(end)
     }
+}
+
+/// Waits for [`PATIENCE`], in which the clients do not stand still.
+async fn lose_patience(stood_still: &Cell<Duration>) {
+    loop {
+        let due = Instant::now() + PATIENCE;
+        Timer::at(due).await;
+        let late = due.elapsed();
+        if late < STANDSTILL {
+            return;
+        }
+        stood_still.set(stood_still.get().max(late));
+    }
+}
+
+/// What is to be said of clients that stood still, if they did.
+pub(crate) fn standstill(records: &[Record]) -> Option<String> {
+    let longest = records.iter().map(|record| record.stood_still).max()?;
+    (!longest.is_zero())
+        .then(|| format!("The clients themselves stood still for up to {longest:.1?}."))
 }
 
 async fn connect(address: SocketAddr) -> io::Result<Async<TcpStream>> {
