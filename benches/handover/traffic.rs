@@ -33,8 +33,12 @@ const MOST_PIECES: usize = 4;
 /// How long the longest pause between two of them is.
 const LONGEST_PAUSE: Duration = Duration::from_micros(300);
 
-/// A timer that is so late tells that the clients themselves stood still, with
-/// their machine: nobody could answer what they did not send or read meanwhile.
+/// In so many parts a client is patient. Each begins when the one before it was
+/// noticed, so that what the clients stand still with their machine counts for
+/// no more than a part: nobody can answer what they do not send, or read.
+const PARTS: u32 = 5;
+
+/// A client that is so late to notice is said to have stood still.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// The pause after a failure. Failing is fast, and a client that does nothing
@@ -105,8 +109,7 @@ pub(crate) struct Record {
     pub(crate) failures: Failures,
     /// Where those are in time.
     pub(crate) failed: Vec<Failed>,
-    /// For how long the clients stood still, at most, if they ever did. They
-    /// were patient anew after that.
+    /// For how long the clients stood still, at most, if they ever did.
     pub(crate) stood_still: Duration,
 }
 
@@ -392,16 +395,15 @@ impl Client {
     }
 }
 
-/// Waits for [`PATIENCE`], in which the clients do not stand still.
+/// Waits for [`PATIENCE`].
 async fn lose_patience(stood_still: &Cell<Duration>) {
-    loop {
-        let due = Instant::now() + PATIENCE;
+    for _ in 0..PARTS {
+        let due = Instant::now() + PATIENCE / PARTS;
         Timer::at(due).await;
         let late = due.elapsed();
-        if late < STANDSTILL {
-            return;
+        if late >= STANDSTILL {
+            stood_still.set(stood_still.get().max(late));
         }
-        stood_still.set(stood_still.get().max(late));
     }
 }
 
