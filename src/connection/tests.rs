@@ -103,9 +103,11 @@ impl<H: Handler> World<H> {
         Client(smol::Async::new(theirs).unwrap())
     }
 
-    /// Lets the server do what it can do now.
+    /// Lets the server do what it can do now. async-io would tell it of what has
+    /// come in due time; which thread of these tests does so is another matter.
     async fn settle(&self) {
         for _ in 0..20 {
+            self.protocol.reactor.look_around();
             while self.executor.try_tick() {}
             smol::future::yield_now().await;
         }
