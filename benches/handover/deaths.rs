@@ -12,7 +12,7 @@ use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::{self, Audit};
 use crate::service::Character;
-use crate::traffic::{Manner, Record, Traffic, assorted, standstill};
+use crate::traffic::{Manner, Record, Traffic, assorted, note_standstill};
 use crate::{Bench, Fallible};
 
 /// How long after it took over a successor is killed.
@@ -76,9 +76,7 @@ pub(crate) fn measure(
         );
     }
     let records = traffic.end()?;
-    if let Some(note) = standstill(&records) {
-        findings.note(note);
-    }
+    note_standstill(&records, findings);
     // A stop waits a grace for connections that are idle.
     drop(crowd);
     service.stop()?;

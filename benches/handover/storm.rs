@@ -7,7 +7,7 @@ use crate::figures::{Figure, Milliseconds, by_kind};
 use crate::findings::Findings;
 use crate::journal::{self, Audit};
 use crate::service::Character;
-use crate::traffic::{Record, Traffic, mixed, standstill};
+use crate::traffic::{Record, Traffic, mixed, note_standstill};
 use crate::{Bench, Fallible};
 
 /// How many clients there are.
@@ -153,9 +153,7 @@ fn run(
         }
     }
     let records = traffic.end()?;
-    if let Some(note) = standstill(&records) {
-        findings.note(note);
-    }
+    note_standstill(&records, findings);
     let current = service.current.generation;
     service.stop()?;
     let audit = Audit::of(journal.path(), &records)?;

@@ -22,6 +22,7 @@ use smol::{LocalExecutor, Task};
 
 use crate::Fallible;
 use crate::client::{Failure, Failures, PATIENCE, Policy, parse};
+use crate::findings::Findings;
 use crate::service::{Author, SLOW, signature};
 
 /// How long a body may be.
@@ -407,11 +408,14 @@ async fn lose_patience(stood_still: &Cell<Duration>) {
     }
 }
 
-/// What is to be said of clients that stood still, if they did.
-pub(crate) fn standstill(records: &[Record]) -> Option<String> {
-    let longest = records.iter().map(|record| record.stood_still).max()?;
-    (!longest.is_zero())
-        .then(|| format!("The clients themselves stood still for up to {longest:.1?}."))
+/// Says for how long clients stood still, if they did.
+pub(crate) fn note_standstill(records: &[Record], findings: &mut Findings) {
+    let longest = records.iter().map(|record| record.stood_still).max();
+    if let Some(longest) = longest.filter(|longest| !longest.is_zero()) {
+        findings.note(format!(
+            "The clients themselves stood still for up to {longest:.1?}."
+        ));
+    }
 }
 
 async fn connect(address: SocketAddr) -> io::Result<Async<TcpStream>> {

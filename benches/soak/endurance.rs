@@ -12,7 +12,7 @@ use crate::figures::by_kind;
 use crate::findings::Findings;
 use crate::journal::{self, Audit};
 use crate::service::{Character, Service};
-use crate::traffic::{Traffic, mixed, standstill};
+use crate::traffic::{Traffic, mixed, note_standstill};
 use crate::{Bench, Fallible};
 
 /// How many clients there are.
@@ -93,9 +93,7 @@ pub(crate) fn measure(
             service.bury(&predecessor)?;
         }
         let records = traffic.end()?;
-        if let Some(note) = standstill(&records) {
-            findings.note(note);
-        }
+        note_standstill(&records, findings);
         let audit = Audit::of(journal.path(), &records)?;
         // Everything in it has been looked at, and nobody writes to it now.
         journal.as_file().set_len(0)?;

@@ -16,7 +16,7 @@ use crate::findings::Findings;
 use crate::inside::{Death, Inside, Role, longest_silence};
 use crate::journal::{self, Audit};
 use crate::service::{Character, Member, Service, Trouble};
-use crate::traffic::{Dice, Manner, Record, Traffic, assorted, standstill};
+use crate::traffic::{Dice, Manner, Record, Traffic, assorted, note_standstill};
 use crate::{Bench, Fallible};
 
 /// Longer than any death takes to come: after it, that of a successor would
@@ -151,9 +151,7 @@ pub(crate) fn measure(
         }
         let to = Instant::now();
         let records = traffic.end()?;
-        if let Some(note) = standstill(&records) {
-            findings.note(note);
-        }
+        note_standstill(&records, findings);
         let audit = Audit::of(journal.path(), &records)?;
         // Everything in it has been looked at, and nobody writes to it now.
         journal.as_file().set_len(0)?;
