@@ -25,6 +25,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use async_io::Async;
 use rustix::buffer::spare_capacity;
@@ -36,6 +37,12 @@ use smol::future;
 
 /// How many events are taken at a time.
 const EVENTS: usize = 256;
+
+/// How often async-io is asked while there are events without a pause. It takes
+/// seven system calls; after each batch, they were 8 % of the CPU time of a
+/// request on 64 connections. Whatever else waits for async-io may wait for so
+/// much longer, which is less than a large batch takes.
+const ASK_EVERY: Duration = Duration::from_micros(250);
 
 /// Tells the readiness of sockets, as long as [`Reactor::drive`] runs.
 pub(crate) struct Reactor {
@@ -91,6 +98,7 @@ impl Reactor {
         let _end = End(self);
         let mut events = Vec::with_capacity(EVENTS);
         let mut wakers = Vec::new();
+        let mut asked = Instant::now();
         loop {
             let room = spare_capacity(&mut events);
             match epoll::wait(&self.epoll, room, Some(&Timespec::default())) {
@@ -99,15 +107,16 @@ impl Reactor {
                 // (epoll_wait(2)).
                 Err(error) => log::error!("could not wait for connections: {error}"),
             }
-            let is_all = events.len() < EVENTS;
+            let has_events = !events.is_empty();
             self.take_note(events.drain(..), &mut wakers);
             wakers.drain(..).for_each(Waker::wake);
-            match is_all {
-                // Although there are other events as a rule, when those who were
-                // woken have had their turn: whoever else waits for async-io
-                // would wait for as long as there are.
-                true => self.event().await,
-                false => future::yield_now().await,
+            // As a rule there are other events when those who were woken have had
+            // their turn.
+            if has_events && asked.elapsed() < ASK_EVERY {
+                future::yield_now().await;
+            } else {
+                self.event().await;
+                asked = Instant::now();
             }
         }
     }
