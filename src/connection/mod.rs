@@ -952,9 +952,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 let Some(handler) = handling.as_mut().as_pin_mut() else {
                     return Poll::Ready(Err(Unanswered::Panic));
                 };
-                match catch_unwind(AssertUnwindSafe(|| handler.poll(cx))) {
-                    // It is large, and goes through many hands from here.
-                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(Box::new(response))),
+                // A response is large, and goes through many hands from here.
+                let poll = || handler.poll(cx).map_ok(Box::new);
+                match catch_unwind(AssertUnwindSafe(poll)) {
+                    Ok(Poll::Ready(Ok(response))) => return Poll::Ready(Ok(response)),
                     Ok(Poll::Ready(Err(error))) => {
                         return Poll::Ready(Err(Unanswered::Error(error)));
                     }
