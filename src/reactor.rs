@@ -269,11 +269,14 @@ impl Socket {
             let Ok(claim) = ready!(self.poll_claim(cx)) else {
                 return Poll::Ready(());
             };
-            // It may be out of date.
-            let peeked = self.peek();
-            if !matches!(peeked, Err(Errno::AGAIN | Errno::INTR)) {
-                claim.keep();
-                return Poll::Ready(());
+            match self.peek() {
+                // It was out of date.
+                Err(Errno::AGAIN) => {}
+                Err(Errno::INTR) => claim.keep(),
+                Ok(_) | Err(_) => {
+                    claim.keep();
+                    return Poll::Ready(());
+                }
             }
         }
     }
