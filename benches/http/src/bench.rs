@@ -20,6 +20,8 @@ pub struct Bench {
     pub server_cpu: usize,
     pub client_cpu: usize,
     pub peers: Vec<Peer>,
+    /// Where Cargo puts programs.
+    programs: PathBuf,
     /// `None` if our own generator makes the load.
     pub wrk: Option<PathBuf>,
     /// Where results and scratch files go, under Cargo's target directory.
@@ -63,6 +65,7 @@ impl Bench {
             server_cpu,
             client_cpu,
             peers,
+            programs: programs.to_owned(),
             wrk,
             directory,
             most_connections: raise_descriptor_limit()?.saturating_sub(SPARE_DESCRIPTORS),
@@ -73,6 +76,11 @@ impl Bench {
             eprintln!("skipped: {line}");
         }
         Ok(bench)
+    }
+
+    /// A program of this crate.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Each server is a function in [`server`] and a program of a few lines in
 //! `src/bin`; those that are also measured for allocations have a second
-//! program that differs only in its allocator.
+//! program that differs only in its allocator. [`types`] is no server, but what
+//! one cannot do without.
 
 pub mod server;
+pub mod types;
 
 /// What every server answers to every request, but for the two paths below.
 pub const BODY: &str = "Hello, world!\n";

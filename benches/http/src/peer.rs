@@ -23,6 +23,9 @@ const START: Duration = Duration::from_secs(30);
 /// The peer that the others are compared with.
 pub const OURS: &str = "heirloom";
 
+/// What stands in tables for http-types without a server.
+pub const TYPES: &str = "http-types alone";
+
 /// Every peer, in the order of the tables.
 const NAMES: [&str; 6] = [OURS, "hyper", "async-h1", "go", "nginx", "epoll"];
 

@@ -261,12 +261,16 @@ impl Report {
         }
         for figures in &self.instructions {
             let repeats: Vec<_> = figures.repeats.iter().map(|n| format!("{n:.0}")).collect();
+            let connections = match figures.connections {
+                0 => "–".to_owned(),
+                connections => connections.to_string(),
+            };
             line(
                 text,
                 format_args!(
                     "| {} | {} | {:.0} | {} |",
                     figures.peer,
-                    figures.connections,
+                    connections,
                     figures.instructions,
                     repeats.join(", ")
                 ),

@@ -121,6 +121,7 @@ pub struct IdleFigures {
 #[derive(Serialize)]
 pub struct InstructionFigures {
     pub peer: &'static str,
+    /// 0 for what is no server.
     pub connections: usize,
     pub instructions: f64,
     pub repeats: Vec<f64>,
