@@ -3,13 +3,11 @@
 use std::env;
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, ensure};
-use rustix::process::{Resource, Rlimit};
-use rustix::thread::CpuSet;
 
 use crate::arguments::{Arguments, Generator};
+use crate::machine::{Cpus, on_path, pin, raise_descriptor_limit};
 use crate::peer::{self, Peer};
 
 /// Descriptors that a process needs besides its connections.
@@ -51,19 +49,15 @@ impl Bench {
             Some(Generator::Wrk) => Some(on_path("wrk").context("wrk is not installed")?),
             None => on_path("wrk"),
         };
-        let allowed = allowed_cpus()?;
-        let client_cpu = arguments.client_cpu.unwrap_or(allowed[0]);
-        let server_cpu = arguments
-            .server_cpu
-            .unwrap_or(*allowed.get(1).unwrap_or(&allowed[0]));
-        if client_cpu == server_cpu {
+        let cpus = Cpus::choose(arguments.server_cpu, arguments.client_cpu)?;
+        if cpus.client == cpus.server {
             skipped.push("a core of its own for the client: both share one".to_owned());
         }
-        pin(client_cpu)?;
+        pin(cpus.client)?;
 
         let bench = Bench {
-            server_cpu,
-            client_cpu,
+            server_cpu: cpus.server,
+            client_cpu: cpus.client,
             peers,
             programs: programs.to_owned(),
             wrk,
@@ -82,57 +76,4 @@ impl Bench {
     pub fn program(&self, name: &str) -> PathBuf {
         self.programs.join(name)
     }
-}
-
-/// Keeps this thread, and what it starts, on one CPU.
-pub fn pin(cpu: usize) -> anyhow::Result<()> {
-    let mut cpus = CpuSet::new();
-    ensure!(cpu < CpuSet::MAX_CPU, "there is no CPU {cpu}");
-    cpus.set(cpu);
-    rustix::thread::sched_setaffinity(None, &cpus)
-        .with_context(|| format!("could not keep to CPU {cpu}"))
-}
-
-fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
-    let cpus =
-        rustix::thread::sched_getaffinity(None).context("could not read the allowed CPUs")?;
-    let allowed: Vec<_> = (0..CpuSet::MAX_CPU)
-        .filter(|&cpu| cpus.is_set(cpu))
-        .collect();
-    ensure!(!allowed.is_empty(), "this process may use no CPU");
-    Ok(allowed)
-}
-
-/// Makes the soft limit of open files the hard one, for this process and all
-/// that it starts; returns it.
-fn raise_descriptor_limit() -> anyhow::Result<usize> {
-    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    rustix::process::setrlimit(Resource::Nofile, raised)
-        .context("could not raise the limit of open files")?;
-    Ok(maximum.map_or(usize::MAX, |maximum| maximum as usize))
-}
-
-/// Finds an installed program. Servers may be where only root's path leads.
-pub fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
-}
-
-/// The first line that a program prints, on either stream, if it can be run.
-pub fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let text = [output.stdout, output.stderr].concat();
-    let line = String::from_utf8_lossy(&text)
-        .lines()
-        .next()?
-        .trim()
-        .to_owned();
-    (!line.is_empty()).then_some(line)
 }

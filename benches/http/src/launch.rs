@@ -12,7 +12,7 @@ use std::process::{self, Command};
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal};
 
-use crate::bench::pin;
+use crate::machine::pin;
 
 /// The first argument that makes the driver a launcher.
 pub const WORD: &str = "launch";

@@ -7,6 +7,7 @@ mod bench;
 mod clients;
 mod goals;
 mod launch;
+mod machine;
 mod observed;
 mod part;
 mod peer;

@@ -12,8 +12,9 @@ use anyhow::{Context, bail, ensure};
 use heirloom_bench_http::{ANNOUNCEMENT, BODY, MEDIA_TYPE, PIPELINING};
 
 use crate::address::Address;
-use crate::bench::{Bench, on_path};
+use crate::bench::Bench;
 use crate::launch;
+use crate::machine::{go, on_path};
 use crate::process::{Lines, Process};
 use crate::workload::Workload;
 
@@ -286,11 +287,4 @@ fn build_go_server(directory: &Path) -> anyhow::Result<PathBuf> {
         String::from_utf8_lossy(&output.stderr).trim()
     );
     Ok(program)
-}
-
-/// The Go tool.
-pub fn go() -> Option<PathBuf> {
-    env::var_os("GO")
-        .map(PathBuf::from)
-        .or_else(|| on_path("go"))
 }

@@ -6,11 +6,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use rustix::process::{Resource, Rlimit};
-use rustix::thread::CpuSet;
 
 use crate::arguments::Arguments;
-use crate::launch::{self, Keeper};
+use crate::launch::Keeper;
+use crate::machine::{Cpus, pin, raise_descriptor_limit};
 use crate::peer::{self, Peer};
 
 /// Descriptors that a process needs besides its connections.
@@ -50,18 +49,8 @@ impl Bench {
             &directory,
             &mut skipped,
         );
-        let allowed = allowed_cpus()?;
-        let client_cpu = arguments.client_cpu.unwrap_or(allowed[0]);
-        let server_cpu = arguments
-            .server_cpu
-            .unwrap_or(*allowed.get(1).unwrap_or(&allowed[0]));
-        for cpu in [client_cpu, server_cpu] {
-            ensure!(
-                allowed.contains(&cpu),
-                "CPU {cpu} is none of those that this process may use: {allowed:?}"
-            );
-        }
-        if client_cpu == server_cpu {
+        let cpus = Cpus::choose(arguments.server_cpu, arguments.client_cpu)?;
+        if cpus.client == cpus.server {
             skipped.push("a core of its own for the clients: both share one".to_owned());
         }
         for line in &skipped {
@@ -73,10 +62,10 @@ impl Bench {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
             .context("could not become a subreaper")?;
         let keeper = Keeper::start()?;
-        launch::pin(client_cpu)?;
+        pin(cpus.client)?;
         Ok(Bench {
-            server_cpu,
-            client_cpu,
+            server_cpu: cpus.server,
+            client_cpu: cpus.client,
             peers,
             keeper: RefCell::new(keeper),
             directory,
@@ -85,38 +74,4 @@ impl Bench {
             arguments,
         })
     }
-}
-
-fn allowed_cpus() -> anyhow::Result<Vec<usize>> {
-    let cpus =
-        rustix::thread::sched_getaffinity(None).context("could not read the allowed CPUs")?;
-    let allowed: Vec<_> = (0..CpuSet::MAX_CPU)
-        .filter(|&cpu| cpus.is_set(cpu))
-        .collect();
-    ensure!(!allowed.is_empty(), "this process may use no CPU");
-    Ok(allowed)
-}
-
-/// Makes the soft limit of open files the hard one, for this process and all
-/// that it starts; returns it.
-fn raise_descriptor_limit() -> anyhow::Result<usize> {
-    let Rlimit { maximum, .. } = rustix::process::getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    rustix::process::setrlimit(Resource::Nofile, raised)
-        .context("could not raise the limit of open files")?;
-    Ok(maximum.map_or(usize::MAX, |maximum| {
-        usize::try_from(maximum).unwrap_or(usize::MAX)
-    }))
-}
-
-/// Finds an installed program. Servers may be where only root's path leads.
-pub fn on_path(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-        .map(|directory| directory.join(program))
-        .find(|candidate| candidate.is_file())
 }

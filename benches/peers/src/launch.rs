@@ -16,8 +16,8 @@ use std::process::{self, Child, ChildStdin, Command, Stdio};
 
 use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal};
-use rustix::thread::CpuSet;
 
+use crate::machine::pin;
 use crate::sessions;
 
 /// The first argument that makes the driver a launcher.
@@ -72,15 +72,6 @@ fn prepare(words: &[OsString]) -> anyhow::Result<Command> {
 
 fn number(word: &OsStr) -> Option<i32> {
     word.to_str()?.parse().ok()
-}
-
-/// Keeps this thread, and what it starts, on one CPU.
-pub fn pin(cpu: usize) -> anyhow::Result<()> {
-    let mut cpus = CpuSet::new();
-    ensure!(cpu < CpuSet::MAX_CPU, "there is no CPU {cpu}");
-    cpus.set(cpu);
-    rustix::thread::sched_setaffinity(None, &cpus)
-        .with_context(|| format!("could not keep to CPU {cpu}"))
 }
 
 /// A process that outlives the driver, if that is killed, by the moment that

@@ -6,6 +6,9 @@ mod arguments;
 mod bench;
 mod launch;
 mod load;
+// The same as in the other bench, as is `process`.
+#[path = "../../http/src/machine.rs"]
+mod machine;
 mod part;
 mod peer;
 mod picture;

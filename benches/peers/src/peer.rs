@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail, ensure};
 use rustix::process::Signal;
 
-use crate::bench::on_path;
+use crate::machine::{go, on_path};
 
 /// Every peer that comes with the bench, in the order of the tables.
 pub const NAMES: [&str; 9] = [
@@ -291,11 +291,4 @@ fn complaint(stderr: &[u8]) -> String {
     let error = text.lines().find(|line| line.starts_with("error"));
     let line = error.or_else(|| text.lines().last()).unwrap_or("no reason");
     line.trim().to_owned()
-}
-
-/// The Go tool.
-pub fn go() -> Option<PathBuf> {
-    env::var_os("GO")
-        .map(PathBuf::from)
-        .or_else(|| on_path("go"))
 }

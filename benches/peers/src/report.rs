@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::fs;
-use std::process::Command;
 
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::arguments::Load;
-use crate::bench::{Bench, on_path};
+use crate::bench::Bench;
 use crate::load::Failure;
-use crate::peer::go;
+use crate::machine::{self, go, on_path};
 use crate::server::Fault;
 use crate::statistics::{highest, median};
 
@@ -593,60 +590,32 @@ fn number(value: f64) -> String {
 /// Everything that a reader of the figures has to know about their origin.
 fn circumstances(bench: &Bench) -> anyhow::Result<Vec<(&'static str, String)>> {
     let arguments = &bench.arguments;
-    let read =
-        |path: &str| fs::read_to_string(path).with_context(|| format!("could not read {path}"));
-    let processors = read("/proc/cpuinfo")?;
-    let model = processors
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown", |(_, model)| model);
-    let mut list = vec![
-        ("processor", model.to_owned()),
-        (
-            "cores",
-            format!(
-                "{} for the server, {} for the clients",
-                bench.server_cpu, bench.client_cpu
-            ),
+    let mut list = machine::facts()?;
+    list.push((
+        "cores",
+        format!(
+            "{} for the server, {} for the clients",
+            bench.server_cpu, bench.client_cpu
         ),
-        (
-            "kernel",
-            read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+    ));
+    list.push((
+        "restarts",
+        format!(
+            "{}, {} ms apart, after {} s without",
+            arguments.restarts,
+            arguments.spacing.as_millis(),
+            arguments.steady.as_secs_f64()
         ),
-        (
-            "load average before",
-            read("/proc/loadavg")?.trim().to_owned(),
-        ),
-        (
-            "restarts",
-            format!(
-                "{}, {} ms apart, after {} s without",
-                arguments.restarts,
-                arguments.spacing.as_millis(),
-                arguments.steady.as_secs_f64()
-            ),
-        ),
-    ];
+    ));
     if arguments.is_smoke {
         list.push(("smoke", "a fast run, whose figures mean little".to_owned()));
     }
-    let mut heirloom = Command::new("git");
-    heirloom.args(["-C", env!("CARGO_MANIFEST_DIR")]).args([
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=10",
-    ]);
-    list.extend(first_line(&mut heirloom).map(|line| ("heirloom", line)));
-    list.extend(locked(&[
-        "hyper",
-        "tokio",
-        "ecdysis",
-        "shellflip",
-        "async-h1",
-    ]));
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    list.extend(first_line(Command::new(rustc).arg("-V")).map(|line| ("Rust", line)));
+    list.extend(machine::revision().map(|version| ("heirloom", version)));
+    let lock = include_str!("../servers/Cargo.lock");
+    for package in ["hyper", "tokio", "ecdysis", "shellflip", "async-h1"] {
+        list.extend(machine::locked(lock, package).map(|version| (package, version)));
+    }
+    list.extend(machine::compiler().map(|line| ("Rust", line)));
     let is_measured = |names: &[&str]| {
         let mut peers = bench.peers.iter();
         peers.any(|peer| names.contains(&peer.name.as_str()))
@@ -660,7 +629,7 @@ fn circumstances(bench: &Bench) -> anyhow::Result<Vec<(&'static str, String)>> {
         if is_measured(peers)
             && let Some(program) = program
         {
-            let version = first_line(Command::new(program).arg(option));
+            let version = machine::version(&program, option);
             list.extend(version.map(|line| (name, line)));
         }
     }
@@ -671,31 +640,6 @@ fn circumstances(bench: &Bench) -> anyhow::Result<Vec<(&'static str, String)>> {
         .collect();
     list.push(("how each is restarted", ways.join("; ")));
     Ok(list)
-}
-
-/// The versions of packages that the servers were built with.
-fn locked(packages: &[&'static str]) -> Vec<(&'static str, String)> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/servers/Cargo.lock");
-    let lock = fs::read_to_string(path).unwrap_or_default();
-    let version = |package: &&'static str| {
-        let entry = format!("name = \"{package}\"\nversion = \"");
-        let (_, rest) = lock.split_once(&entry)?;
-        let (version, _) = rest.split_once('"')?;
-        Some((*package, version.to_owned()))
-    };
-    packages.iter().filter_map(version).collect()
-}
-
-/// The first line that a program prints, on either stream, if it can be run.
-fn first_line(command: &mut Command) -> Option<String> {
-    let output = command.output().ok()?;
-    let text = [output.stdout, output.stderr].concat();
-    let line = String::from_utf8_lossy(&text)
-        .lines()
-        .next()?
-        .trim()
-        .to_owned();
-    (output.status.success() && !line.is_empty()).then_some(line)
 }
 
 #[cfg(test)]

@@ -13,9 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use rustix::process::Signal;
 
-use crate::bench::{Bench, on_path};
+use crate::bench::Bench;
 use crate::clients::{Clients, Until};
 use crate::launch;
+use crate::machine::on_path;
 use crate::observed;
 use crate::peer::{OURS, Peer, TYPES};
 use crate::process::Process;

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::bench::{Bench, on_path};
+use crate::bench::Bench;
 use crate::clients::{Until, warm_up};
+use crate::machine::on_path;
 use crate::peer::Peer;
 use crate::report::{Report, SyscallFigures};
 
