@@ -443,7 +443,7 @@ impl Predecessor {
     /// Whether it may hand connections over yet, or is there to take them
     /// back.
     pub(crate) fn hands_over(&self) -> bool {
-        self.hands_over
+        self.hands_over && !self.is_gone()
     }
 
     /// Takes no more from it than what it has sent already.

@@ -2,7 +2,7 @@
 //! happened: one line in the log names the successor, the step and the reason,
 //! no process is left over, and the next SIGHUP works.
 
-use crate::kit::{Client, Config, End, Fake, Launch, Process, Service, example, pid_in};
+use crate::kit::{Client, Config, End, Fake, Launch, Process, Service, Whom, example, pid_in};
 
 const STARTING: &str = "starting: ";
 const AWAITING_CLAIM: &str = "waiting for its claim: ";
@@ -322,6 +322,30 @@ fn a_predecessor_that_hangs_when_its_successor_serves() {
     assert_eq!(successor.wait_exit(), End::Exit(0));
     assert_eq!(service.get("/").pid(), next.pid());
     service.stop();
+}
+
+/// Nobody hands anything over to it, so nothing is to be waited for.
+#[test]
+fn a_successor_of_one_that_died_before_it_served_stops_and_restarts_at_once() {
+    for at in ["performing SendListeners", "performing SendServe"] {
+        let config = Config::new().kill(1, at, Whom::Itself);
+        let service = Service::start(config);
+        service.first().hup();
+        let orphan = service.wait_generation(2);
+        assert_eq!(service.first().wait_exit(), End::Killed(9), "{at}");
+        service.restart();
+        assert_eq!(orphan.wait_exit(), End::Exit(0));
+        service.stop();
+        for words in ["has not said", "the drain ends with"] {
+            assert_eq!(service.log().count(words), 0, "{at}: {words}");
+        }
+    }
+    let config = Config::new().kill(1, "performing SendServe", Whom::Itself);
+    let service = Service::start(config);
+    service.first().hup();
+    service.wait_generation(2);
+    service.stop();
+    assert_eq!(service.log().count("has not said"), 0);
 }
 
 /// A successor that has taken over and dies in its probation is undone.
