@@ -185,6 +185,9 @@ impl Connection {
         }
         self.ticket.set_activity(Activity::Idle, since);
         let may_leave = luggage.len() <= LUGGAGE_BYTES;
+        if may_leave && !self.ticket.may_board() {
+            self.ticket.stay_behind();
+        }
         let end = future::poll_fn(|cx| self.poll_rest(may_leave, cx)).await;
         match end {
             End::Readable => {
@@ -233,11 +236,13 @@ impl Connection {
                 return Poll::Ready(End::Draining);
             }
             match self.ticket.poll_notice(cx) {
-                Poll::Ready(Notice::Called) if may_leave && self.ticket.board() => {
-                    return Poll::Ready(End::Leaving);
+                Poll::Ready(Notice::Called) if may_leave => {
+                    if self.ticket.board() {
+                        return Poll::Ready(End::Leaving);
+                    }
+                    self.ticket.stay_behind();
                 }
-                Poll::Ready(Notice::Called) => self.ticket.stay_behind(),
-                Poll::Ready(Notice::Drain | Notice::Expired) => {}
+                Poll::Ready(Notice::Called | Notice::Drain | Notice::Expired) => {}
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -525,7 +525,9 @@ impl Ticket {
         self.roster.berths.get() > 0
     }
 
-    /// Says that the connection begins to wait without having found a berth.
+    /// Says that the connection begins to wait without having found a berth. One
+    /// that could not leave with what it has does not: it would be called again
+    /// and again.
     pub(crate) fn stay_behind(&self) {
         self.roster
             .left_behind
@@ -615,7 +617,10 @@ impl Ticket {
             return Poll::Ready(Notice::Drain);
         }
         if entry.called.take() {
+            drop(entry);
             self.roster.called.set(self.roster.called.get() - 1);
+            // If it does not follow the call, the berth is for another one.
+            self.roster.wake_watchers();
             return Poll::Ready(Notice::Called);
         }
         let known = entry.waker.take();
@@ -650,10 +655,23 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::Wake;
+
     use super::*;
 
     fn notice(ticket: &Ticket) -> Poll<Notice> {
         ticket.poll_notice(&Context::from_waker(Waker::noop()))
+    }
+
+    /// Whether somebody was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
@@ -741,7 +759,11 @@ mod tests {
         assert!(roster.call(tickets[0].key));
         assert!(!roster.call(tickets[0].key), "it has been called already");
         assert!(roster.is_calling());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        roster.watch_departures(&Context::from_waker(&waker));
         assert_eq!(notice(&tickets[0]), Poll::Ready(Notice::Called));
+        assert!(woken.0.load(Ordering::Relaxed), "nobody hears of it");
         assert_eq!(notice(&tickets[0]), Poll::Pending);
         assert!(!roster.is_calling());
     }

@@ -477,8 +477,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
 
     /// Whether the connection could leave, were all responses sent.
     fn could_leave(&self) -> bool {
-        self.ticket.may_board()
-            && matches!(&self.seat, Seat::Here(wire) if wire.input.len() <= LUGGAGE_BYTES)
+        self.ticket.may_board() && self.is_portable()
+    }
+
+    /// Whether what has been read of it can go along.
+    fn is_portable(&self) -> bool {
+        matches!(&self.seat, Seat::Here(wire) if wire.input.len() <= LUGGAGE_BYTES)
     }
 
     /// Gives the connection up to another process, with what has been read.
@@ -551,10 +555,12 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 let since = self.head_since.take().unwrap_or_else(Instant::now);
                 self.ticket.set_activity(Activity::Head, since);
                 self.ticket.set_deadline(due(since, limits.head_timeout));
-                if self.could_leave() && self.ticket.board() {
-                    return Err(Otherwise::Leaving);
+                if self.is_portable() {
+                    if self.ticket.board() {
+                        return Err(Otherwise::Leaving);
+                    }
+                    self.ticket.stay_behind();
                 }
-                self.ticket.stay_behind();
             }
             let refusal = match self.more_of_the_head().await {
                 More::Bytes(Ok(1..)) => continue,
@@ -569,13 +575,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     log::debug!("the connection of {} failed: {error}", self.ticket.peer());
                     return Err(Otherwise::Gone);
                 }
-                More::Called if self.could_leave() && self.ticket.board() => {
-                    return Err(Otherwise::Leaving);
-                }
-                More::Called => {
+                More::Called if self.is_portable() => {
+                    if self.ticket.board() {
+                        return Err(Otherwise::Leaving);
+                    }
                     self.ticket.stay_behind();
                     continue;
                 }
+                More::Called => continue,
             };
             return Err(Otherwise::Refused(refusal, scan.method()));
         }

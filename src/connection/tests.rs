@@ -1470,3 +1470,29 @@ fn a_body_that_panics_ends_its_connection_only() {
         }
     });
 }
+
+/// A parcel has its limit. Who waits with more than that cannot follow a call,
+/// and is not to be called again and again.
+#[test]
+fn who_has_read_too_much_to_leave_is_not_left_behind() {
+    for (length, is_left) in [(100, true), (70_000, false)] {
+        let limits = Limits::default().max_head_bytes(128 * 1024);
+        let world = World::new(limits, api);
+        world.run(async {
+            let mut client = world.connect();
+            world.settle().await;
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nLong: ").await;
+            client.send("x".repeat(length)).await;
+            world.settle().await;
+            let waiting = world.roster.waiting();
+            assert_eq!(waiting.len(), 1);
+            assert!(world.roster.call(waiting[0]));
+            world.settle().await;
+            assert!(!world.roster.is_calling());
+            assert_eq!(world.roster.has_left_behind(), is_left, "{length}");
+            client.send("\r\n\r\n").await;
+            client.finish();
+            assert_eq!(statuses(&client.rest().await), [200]);
+        });
+    }
+}
