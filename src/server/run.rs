@@ -616,11 +616,11 @@ impl Running {
     }
 
     fn hear_predecessor(&mut self, cx: &mut Context<'_>) -> Option<Event> {
-        loop {
-            let predecessor = self.predecessor.as_mut()?;
-            let Poll::Ready(request) = predecessor.poll_request(cx) else {
-                return None;
-            };
+        let mut has_heard = false;
+        while let Some(Poll::Ready(request)) =
+            (self.predecessor.as_mut()).map(|predecessor| predecessor.poll_request(cx))
+        {
+            has_heard = true;
             match request {
                 Request::Adopt(delivery) => {
                     self.adopt(delivery);
@@ -694,6 +694,11 @@ impl Running {
                 }
             }
         }
+        if has_heard {
+            // It may be of consequence for those that were looked at before it.
+            cx.waker().wake_by_ref();
+        }
+        None
     }
 
     /// The predecessor takes nothing back any more.
