@@ -336,21 +336,7 @@ const FEW: usize = 12;
 /// Writes a head without the machinery of `format!`, which takes several times
 /// as long as the copying, and in few pieces, because most are small.
 fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
-    let status = response.status();
-    let phrase = if status == StatusCode::NotModified {
-        // http-types says "Modified".
-        "Not Modified"
-    } else {
-        status.canonical_reason()
-    };
-    let code = Digits::of(u64::from(u16::from(status)));
-    output.append_all([
-        b"HTTP/1.1 ",
-        code.as_bytes(),
-        b" ",
-        phrase.as_bytes(),
-        b"\r\n",
-    ]);
+    write_status_line(output, response.status());
     if let Some(connection) = fields.connection {
         write_field(output, "connection", connection.as_bytes());
     }
@@ -387,6 +373,27 @@ fn write_head(output: &mut Buffer, response: &Response, fields: &Fields<'_>) {
         }
     }
     output.append(b"\r\n");
+}
+
+fn write_status_line(output: &mut Buffer, status: StatusCode) {
+    if status == StatusCode::Ok {
+        // Most are.
+        return output.append(b"HTTP/1.1 200 OK\r\n");
+    }
+    let phrase = if status == StatusCode::NotModified {
+        // http-types says "Modified".
+        "Not Modified"
+    } else {
+        status.canonical_reason()
+    };
+    let code = Digits::of(u64::from(u16::from(status)));
+    output.append_all([
+        b"HTTP/1.1 ",
+        code.as_bytes(),
+        b" ",
+        phrase.as_bytes(),
+        b"\r\n",
+    ]);
 }
 
 fn write_field(output: &mut Buffer, name: &str, value: &[u8]) {
