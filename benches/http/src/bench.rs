@@ -39,6 +39,7 @@ impl Bench {
         fs::create_dir_all(&directory)
             .with_context(|| format!("could not make {}", directory.display()))?;
 
+        let cpus = Cpus::choose(arguments.server_cpu, arguments.client_cpu)?;
         let mut skipped = Vec::new();
         // Before this process is pinned, so that the compilers are not.
         let peers = peer::build(&arguments.peers, programs, &directory, &mut skipped)?;
@@ -49,7 +50,6 @@ impl Bench {
             Some(Generator::Wrk) => Some(on_path("wrk").context("wrk is not installed")?),
             None => on_path("wrk"),
         };
-        let cpus = Cpus::choose(arguments.server_cpu, arguments.client_cpu)?;
         if cpus.client == cpus.server {
             skipped.push("a core of its own for the client: both share one".to_owned());
         }

@@ -19,6 +19,7 @@ mod wrk;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
+use std::process::ExitCode;
 
 use anyhow::Context;
 
@@ -26,7 +27,18 @@ use crate::arguments::{Arguments, Part, USAGE};
 use crate::bench::Bench;
 use crate::report::Report;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    // Without a backtrace, which tells nothing to whoever runs this.
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let words: Vec<_> = env::args_os().skip(1).collect();
     if words.first().is_some_and(|word| word == launch::WORD) {
         return Err(launch::become_program(&words[1..]));

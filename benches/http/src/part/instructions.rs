@@ -126,7 +126,7 @@ fn count(
 fn profile(bench: &Bench, name: &str, connections: usize, requests: u64) -> PathBuf {
     bench
         .directory
-        .join(format!("callgrind-{name}-{connections}-{requests}"))
+        .join(format!("callgrind-{name}-{connections}-{requests}").replace(' ', "-"))
 }
 
 fn options(profile: &Path) -> [String; 3] {
