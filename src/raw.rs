@@ -302,3 +302,57 @@ impl fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::net::UnixStream;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::roster::Roster;
+
+    /// A connection rests with so many bytes, without a berth, and is called when
+    /// there is one. Returns whether it was known to wait for that, and with how
+    /// many bytes it left.
+    fn rest(bytes: usize) -> (bool, Option<usize>) {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (roster, left) = (
+            Rc::<Roster>::default(),
+            Rc::<Cell<Option<Parcel>>>::default(),
+        );
+        let leaving = Rc::clone(&left);
+        let connection = Connection {
+            socket: Socket::new(&Reactor::new().unwrap(), ours.into()).unwrap(),
+            ticket: roster.admit(Peer::Unix, ""),
+            luggage: Box::default(),
+            knows_of_drain: false,
+            status: Status::new(1),
+            leave: Rc::new(move |parcel| leaving.set(Some(parcel))),
+        };
+        let luggage = vec![b'x'; bytes];
+        let mut rest = pin!(connection.rest(&luggage));
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(rest.as_mut().poll(cx).is_pending());
+        let waits = roster.has_left_behind();
+        roster.set_berths(1);
+        assert!(roster.call(roster.waiting()[0]));
+        let moved = matches!(rest.as_mut().poll(cx), Poll::Ready(Rest::Moved));
+        assert!(!roster.is_calling() && !roster.has_left_behind());
+        let parcel = left.take();
+        assert_eq!(parcel.is_some(), moved);
+        (waits, parcel.map(|parcel| parcel.past.bytes.len()))
+    }
+
+    #[test]
+    fn who_rests_without_a_berth_is_known_to_wait_for_one() {
+        assert_eq!(rest(0), (true, Some(0)));
+        assert_eq!(rest(LUGGAGE_BYTES), (true, Some(LUGGAGE_BYTES)));
+    }
+
+    #[test]
+    fn who_has_too_much_luggage_waits_for_none_and_stays_if_called() {
+        assert_eq!(rest(LUGGAGE_BYTES + 1), (false, None));
+    }
+}

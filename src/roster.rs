@@ -513,6 +513,10 @@ impl Ticket {
             berths => {
                 roster.berths.set(berths - 1);
                 let entry = self.entry();
+                // Whether or not it has heard of it, it follows a call.
+                if entry.called.take() {
+                    roster.called.set(roster.called.get() - 1);
+                }
                 entry.activity.set(Activity::Leaving);
                 entry.deadline.set(None);
                 true
