@@ -39,7 +39,7 @@ use smol::future;
 const EVENTS: usize = 256;
 
 /// How often async-io is asked while there are events without a pause. It takes
-/// seven system calls; after each batch, they were 8 % of the CPU time of a
+/// seven system calls; after each batch, they were 7 % of the CPU time of a
 /// request on 64 connections. Whatever else waits for async-io may wait for so
 /// much longer, which is less than a large batch takes.
 const ASK_EVERY: Duration = Duration::from_micros(250);
