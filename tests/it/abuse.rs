@@ -56,6 +56,7 @@ impl Siege {
         let service = Service::start(config);
         let load = Load::start(&service.address(), Connections::KeptAlive, 2);
         load.wait_for_requests(100);
+        load.wait_for_each_client();
         let process = service.current();
         Siege {
             descriptors: process.descriptors().len(),

@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     /// Which generations answered.
     pub(crate) generations: BTreeSet<u64>,
     failures: BTreeMap<Failure, u64>,
+    /// Who has finished a request.
+    clients: BTreeSet<usize>,
 }
 
 impl Load {
@@ -54,10 +56,20 @@ impl Load {
 
     /// Waits until the clients have finished so many requests more, well or not.
     pub(crate) fn wait_for_requests(&self, more: u64) {
+        let enough = self.shared.tally.lock().unwrap().finished() + more;
+        self.wait_until(|tally| tally.finished() >= enough);
+    }
+
+    /// Waits until each client has finished a request, well or not. The first
+    /// can have done a hundred before the second has begun.
+    pub(crate) fn wait_for_each_client(&self) {
+        self.wait_until(|tally| tally.clients.len() == self.clients.len());
+    }
+
+    fn wait_until(&self, reached: impl Fn(&Tally) -> bool) {
         let mut left = PATIENCE;
         let mut tally = self.shared.tally.lock().unwrap();
-        let enough = tally.finished() + more;
-        while tally.finished() < enough {
+        while !reached(&tally) {
             let (counted, slice) = self.shared.counted.wait_timeout(tally, SLICE).unwrap();
             tally = counted;
             if slice.timed_out() {
@@ -125,6 +137,7 @@ fn work(number: usize, shared: &Shared, address: &Address, connections: Connecti
             _ => client = None,
         }
         let mut tally = shared.tally.lock().unwrap();
+        tally.clients.insert(number);
         match result {
             Ok(answer) => {
                 tally.answered += 1;
