@@ -336,6 +336,10 @@ mod tests {
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(rest.as_mut().poll(cx).is_pending());
         let waits = roster.has_left_behind();
+        // The first call is for a berth that another one takes.
+        assert!(roster.call(roster.waiting()[0]));
+        assert!(rest.as_mut().poll(cx).is_pending());
+        assert_eq!(roster.has_left_behind(), waits);
         roster.set_berths(1);
         assert!(roster.call(roster.waiting()[0]));
         let moved = matches!(rest.as_mut().poll(cx), Poll::Ready(Rest::Moved));

@@ -62,6 +62,11 @@ pub(crate) enum Activity {
 }
 
 impl Activity {
+    /// Whether a connection that does this can be called.
+    fn is_waiting(self) -> bool {
+        matches!(self, Activity::Idle | Activity::Head)
+    }
+
     /// Whether a connection that does this will never leave for a successor.
     fn is_final(self) -> bool {
         matches!(self, Activity::Closing | Activity::Upgraded)
@@ -364,7 +369,7 @@ impl Roster {
             .entries
             .borrow()
             .iter()
-            .filter(|(_, entry)| matches!(entry.activity.get(), Activity::Idle | Activity::Head))
+            .filter(|(_, entry)| entry.activity.get().is_waiting())
             .map(|(key, entry)| (entry.since.get(), key))
             .collect();
         waiting.sort_unstable_by_key(|(since, _)| std::cmp::Reverse(*since));
@@ -379,7 +384,7 @@ impl Roster {
             let Some(entry) = entries.get(key) else {
                 return false;
             };
-            let waits = matches!(entry.activity.get(), Activity::Idle | Activity::Head);
+            let waits = entry.activity.get().is_waiting();
             if !waits || entry.called.replace(true) {
                 return false;
             }
@@ -560,13 +565,19 @@ impl Ticket {
     ///
     /// `now` is the caller's, who often has it at hand already.
     pub(crate) fn set_activity(&self, activity: Activity, now: Instant) {
-        let was = {
+        let (was, has_missed_call) = {
             let entry = self.entry();
             entry.since.set(now);
-            entry.activity.replace(activity)
+            // Who has something else to do may not listen for hours; when it
+            // waits again it looks for a berth anyway.
+            let has_missed_call = !activity.is_waiting() && entry.called.take();
+            (entry.activity.replace(activity), has_missed_call)
         };
-        if activity.is_final() && !was.is_final() {
-            self.roster.settled.set(self.roster.settled.get() + 1);
+        let has_settled = activity.is_final() && !was.is_final();
+        let (called, settled) = (&self.roster.called, &self.roster.settled);
+        called.set(called.get() - usize::from(has_missed_call));
+        settled.set(settled.get() + usize::from(has_settled));
+        if has_missed_call || has_settled {
             self.roster.wake_watchers();
         }
     }
@@ -770,6 +781,25 @@ mod tests {
         assert!(woken.0.load(Ordering::Relaxed), "nobody hears of it");
         assert_eq!(notice(&tickets[0]), Poll::Pending);
         assert!(!roster.is_calling());
+    }
+
+    #[test]
+    fn a_call_ends_when_its_connection_does_something_else() {
+        let roster = Rc::new(Roster::default());
+        let ticket = roster.admit(Peer::Unix, "");
+        for activity in [Activity::Busy, Activity::Upgraded] {
+            ticket.set_activity(Activity::Idle, Instant::now());
+            assert!(roster.call(ticket.key));
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(Arc::clone(&woken));
+            roster.watch_departures(&Context::from_waker(&waker));
+            ticket.set_activity(Activity::Head, Instant::now());
+            assert!(roster.is_calling());
+            ticket.set_activity(activity, Instant::now());
+            assert!(!roster.is_calling());
+            assert!(woken.0.load(Ordering::Relaxed), "nobody hears of it");
+            assert_eq!(notice(&ticket), Poll::Pending);
+        }
     }
 
     #[test]
