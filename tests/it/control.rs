@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::kit::{
     Asked, Client, Config, Connections, ControlClient, End, Fake, Launch, Load, Outcome, Process,
-    Program, Service, Whom, can_open, command, say_skipped,
+    Program, Service, Whom, can_open, copy_command, say_skipped,
 };
 
 /// Long enough for a test to do something in it, and never waited for.
@@ -809,7 +809,7 @@ fn another_user_gets_nothing() {
     let path = service.control_socket();
     // Where another user can find and run it.
     let executable = service.dir().join("heirloom");
-    fs::copy(command(), &executable).unwrap();
+    copy_command(&executable);
     fs::set_permissions(service.dir(), fs::Permissions::from_mode(0o755)).unwrap();
     let as_nobody = |program: Program| {
         let privileges = ["--reuid=65534", "--regid=65534", "--clear-groups"];

@@ -46,8 +46,14 @@ pub(crate) fn example(name: &str) -> PathBuf {
 }
 
 /// Where cargo has put the command, which it builds before the tests.
-pub(crate) fn command() -> PathBuf {
+pub(super) fn command() -> PathBuf {
     profile().join("heirloom")
+}
+
+/// Puts the command where it can be run from `path`, too.
+pub(crate) fn copy_command(path: &Path) {
+    let _writing = writing_an_executable();
+    fs::copy(command(), path).unwrap();
 }
 
 /// Not from `env!`: the tests may run on another machine than they were built

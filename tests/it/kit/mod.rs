@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use smol::future::FutureExt as _;
 
-pub(crate) use self::binary::{Binary, command, example, rust_files};
+pub(crate) use self::binary::{Binary, copy_command, example, rust_files};
 pub(crate) use self::chance::Chance;
 pub(crate) use self::client::{Address, Answer, Client, Failure};
 pub(crate) use self::config::{Config, Whom};
