@@ -54,7 +54,7 @@ pub(crate) use self::notify::NotifySocket;
 pub(crate) use self::page::Page;
 pub(crate) use self::process::{End, ON_THE_WAY, Process};
 pub(crate) use self::program::{Program, Running, say_skipped};
-pub(crate) use self::service::{BLESS, Held, Launch, Service, pid_in};
+pub(crate) use self::service::{BLESS, FailedRestart, Held, Launch, Service, pid_in};
 pub(crate) use self::systemd::Systemd;
 pub(crate) use self::terminal::Shell;
 pub(crate) use self::tether::Tether;
