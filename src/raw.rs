@@ -185,10 +185,11 @@ impl Connection {
         }
         self.ticket.set_activity(Activity::Idle, since);
         let may_leave = luggage.len() <= LUGGAGE_BYTES;
-        if may_leave && !self.ticket.may_board() {
-            self.ticket.stay_behind();
-        }
-        let end = future::poll_fn(|cx| self.poll_rest(may_leave, cx)).await;
+        let end = if may_leave && self.ticket.board() {
+            End::Leaving
+        } else {
+            future::poll_fn(|cx| self.poll_rest(may_leave, cx)).await
+        };
         match end {
             End::Readable => {
                 self.ticket.touch();
@@ -224,9 +225,6 @@ impl Connection {
     }
 
     fn poll_rest(&mut self, may_leave: bool, cx: &mut Context<'_>) -> Poll<End> {
-        if may_leave && self.ticket.board() {
-            return Poll::Ready(End::Leaving);
-        }
         if self.socket.poll_peek(cx).is_ready() {
             return Poll::Ready(End::Readable);
         }
@@ -236,11 +234,8 @@ impl Connection {
                 return Poll::Ready(End::Draining);
             }
             match self.ticket.poll_notice(cx) {
-                Poll::Ready(Notice::Called) if may_leave => {
-                    if self.ticket.board() {
-                        return Poll::Ready(End::Leaving);
-                    }
-                    self.ticket.stay_behind();
+                Poll::Ready(Notice::Called) if may_leave && self.ticket.board() => {
+                    return Poll::Ready(End::Leaving);
                 }
                 Poll::Ready(Notice::Called | Notice::Drain | Notice::Expired) => {}
                 Poll::Pending => return Poll::Pending,

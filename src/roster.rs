@@ -161,8 +161,8 @@ pub(crate) struct Roster {
     berths: Cell<usize>,
     /// How many have been called and have not heard it yet.
     called: Cell<usize>,
-    /// How many have become idle since the last list of those who wait.
-    left_behind: Cell<usize>,
+    /// Whether one has found no berth since the last list of those who wait.
+    left_behind: Cell<bool>,
     /// How many will never leave for a successor.
     settled: Cell<usize>,
     /// How many there have been.
@@ -354,17 +354,17 @@ impl Roster {
         self.len().saturating_sub(self.settled.get())
     }
 
-    /// Whether connections have become idle since [`Roster::waiting`] was
-    /// asked, without having found a berth.
+    /// Whether a connection has found no berth since [`Roster::waiting`] was
+    /// asked.
     pub(crate) fn has_left_behind(&self) -> bool {
-        self.left_behind.get() > 0
+        self.left_behind.get()
     }
 
     /// Who waits for a request, or for the rest of one, the longest idle last.
     /// Each is named by a number that may name another connection once it has
     /// closed.
     pub(crate) fn waiting(&self) -> Vec<usize> {
-        self.left_behind.set(0);
+        self.left_behind.set(false);
         let mut waiting: Vec<(Instant, usize)> = self
             .entries
             .borrow()
@@ -510,11 +510,16 @@ impl Ticket {
     }
 
     /// Takes a berth, if there is one: then the connection is to leave at
-    /// once.
+    /// once. Otherwise it is known to have found none, and will be called when
+    /// it waits and there is one. Who could not leave with what it has must not
+    /// ask: it would be called again and again.
     pub(crate) fn board(&self) -> bool {
         let roster = &self.roster;
         match roster.berths.get() {
-            0 => false,
+            0 => {
+                roster.left_behind.set(true);
+                false
+            }
             berths => {
                 roster.berths.set(berths - 1);
                 let entry = self.entry();
@@ -532,15 +537,6 @@ impl Ticket {
     /// Whether there is a berth.
     pub(crate) fn may_board(&self) -> bool {
         self.roster.berths.get() > 0
-    }
-
-    /// Says that the connection begins to wait without having found a berth. One
-    /// that could not leave with what it has does not: it would be called again
-    /// and again.
-    pub(crate) fn stay_behind(&self) {
-        self.roster
-            .left_behind
-            .set(self.roster.left_behind.get() + 1);
     }
 
     fn entry(&self) -> Ref<'_, Entry> {

@@ -213,7 +213,6 @@ fn idle<'a>(
     ticket.set_request(None);
     let mut leaving = ticket.board();
     if !leaving {
-        ticket.stay_behind();
         ticket.set_deadline(stay.deadline(limits, socket));
     }
     future::poll_fn(move |cx| {
@@ -235,7 +234,6 @@ fn idle<'a>(
                     if leaving {
                         return Poll::Ready(Idle::Leaving);
                     }
-                    ticket.stay_behind();
                 }
                 Poll::Pending => return Poll::Pending,
             }
@@ -555,11 +553,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 let since = self.head_since.take().unwrap_or_else(Instant::now);
                 self.ticket.set_activity(Activity::Head, since);
                 self.ticket.set_deadline(due(since, limits.head_timeout));
-                if self.is_portable() {
-                    if self.ticket.board() {
-                        return Err(Otherwise::Leaving);
-                    }
-                    self.ticket.stay_behind();
+                if self.is_portable() && self.ticket.board() {
+                    return Err(Otherwise::Leaving);
                 }
             }
             let refusal = match self.more_of_the_head().await {
@@ -575,12 +570,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     log::debug!("the connection of {} failed: {error}", self.ticket.peer());
                     return Err(Otherwise::Gone);
                 }
-                More::Called if self.is_portable() => {
-                    if self.ticket.board() {
-                        return Err(Otherwise::Leaving);
-                    }
-                    self.ticket.stay_behind();
-                    continue;
+                More::Called if self.is_portable() && self.ticket.board() => {
+                    return Err(Otherwise::Leaving);
                 }
                 More::Called => continue,
             };
