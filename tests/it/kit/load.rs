@@ -60,10 +60,13 @@ impl Load {
         self.wait_until(|tally| tally.finished() >= enough);
     }
 
-    /// Waits until each client has finished a request, well or not. The first
-    /// can have done a hundred before the second has begun.
+    /// Waits until each client has been answered. The first can have done a
+    /// hundred requests before the second has begun.
     pub(crate) fn wait_for_each_client(&self) {
-        self.wait_until(|tally| tally.clients.len() == self.clients.len());
+        self.wait_until(|tally| {
+            assert_eq!(tally.failed(), 0, "{tally}");
+            tally.clients.len() == self.clients.len()
+        });
     }
 
     fn wait_until(&self, reached: impl Fn(&Tally) -> bool) {
