@@ -144,7 +144,6 @@
 //! to it: it is never closed before the last process exits, and its file is
 //! never removed. If any process of the service is asked for a name that was
 //! not passed to the first one, it does not start.
-
 //!
 //! # In containers and on terminals
 //!
