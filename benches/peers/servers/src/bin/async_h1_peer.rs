@@ -18,7 +18,9 @@ use smol::{LocalExecutor, Timer};
 fn main() -> anyhow::Result<()> {
     let peer = Peer::from_environment()?;
     let executor = Rc::new(LocalExecutor::new());
-    future::block_on(executor.run(serve(&executor, peer)))
+    // That of async-io, which waits for events on this thread. With the one of
+    // `smol::future` they would all come from a second one.
+    smol::block_on(executor.run(serve(&executor, peer)))
 }
 
 async fn serve(executor: &Rc<LocalExecutor<'static>>, peer: Peer) -> anyhow::Result<()> {
