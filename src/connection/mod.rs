@@ -533,6 +533,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     Ok(Some(length)) => {
                         let head = scan.parse(&bytes[..length], limits, &self.protocol.locations);
                         wire.input.consume(length);
+                        // Another one begins when it does.
+                        self.head_since = None;
                         return head.map_err(|it| Otherwise::Refused(it, scan.method()));
                     }
                     Ok(None) => {}

@@ -1169,6 +1169,24 @@ fn time_spent_waiting_in_another_process_counts() {
     });
 }
 
+/// What the request before it has taken is not held against a head.
+#[test]
+fn a_head_that_came_along_behind_a_request_begins_when_that_is_answered() {
+    let world = World::new(Limits::default(), api);
+    world.run(async {
+        let (_ledger, notes) = ledger();
+        let hour = Duration::from_secs(3600);
+        let whole = "GET /a HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut client = world.adopt(past(&format!("{whole}GET /b HT"), hour), &notes);
+        client.until("GET /a").await;
+        world.settle().await;
+        client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
+        client.finish();
+        let answer = client.rest().await;
+        assert_eq!(statuses(&answer), [200], "{answer}");
+    });
+}
+
 #[test]
 fn the_future_of_an_idle_connection_is_small() {
     let world = World::new(Limits::default(), api);
