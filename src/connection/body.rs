@@ -285,6 +285,17 @@ impl Loan {
         }
     }
 
+    /// The reader has waited for as long as it may: the body fails, unless
+    /// something has come that the reader has not asked for yet.
+    pub(super) fn stall(&mut self) {
+        let wire = self.wire.as_ref();
+        if wire.is_some_and(|wire| wire.socket.has_bytes()) {
+            self.waiting_since = None;
+        } else {
+            self.fail(Failure::Stalled);
+        }
+    }
+
     /// Makes the body fail for its reader.
     pub(super) fn fail(&mut self, failure: Failure) {
         self.failure = Some(failure);

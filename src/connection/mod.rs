@@ -996,7 +996,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 if let Seat::Lent(loan) = &*seat
                     && stalled.is_some_and(|stalled| stalled <= now)
                 {
-                    lock(loan).fail(Failure::Stalled);
+                    lock(loan).stall();
                 }
                 deadline = None;
             }
@@ -1115,7 +1115,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 if let Seat::Lent(loan) = &*seat
                     && stalled.is_some_and(|stalled| stalled <= now)
                 {
-                    lock(loan).fail(Failure::Stalled);
+                    lock(loan).stall();
                 }
             }
         })

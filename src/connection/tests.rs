@@ -1238,6 +1238,35 @@ fn a_body_can_be_read_by_another_thread() {
     });
 }
 
+/// The handler looks at the body, and then does something else for longer than
+/// a client may let it wait. What the client has sent meanwhile is not late.
+#[test]
+fn a_body_that_nobody_asks_for_is_not_late() {
+    let tiny = Duration::from_millis(10);
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let client = theirs.try_clone().unwrap();
+    let limits = Limits::default().body_timeout(tiny);
+    let world = World::new(limits, move |mut request: Request| {
+        let client = client.try_clone();
+        async move {
+            let nothing = smol::future::poll_once(request.read(&mut [0])).await;
+            assert!(nothing.is_none());
+            // Here, so that it comes in time also on a busy machine.
+            client?.write_all(b"hello")?;
+            smol::Timer::after(tiny * 5).await;
+            Ok(Response::from(request.body_string().await?))
+        }
+    });
+    world.run(async {
+        world.accept(ours.into());
+        let mut client = Client(smol::Async::new(theirs).unwrap());
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n";
+        client.send(head).await;
+        let answer = client.until("\r\n\r\n").await;
+        assert_eq!(statuses(&answer), [200], "{answer}");
+    });
+}
+
 #[test]
 fn a_panic_ends_neither_the_connection_nor_the_server() {
     let answer = answer_of(
