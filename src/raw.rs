@@ -57,7 +57,7 @@ where
         socket,
         ticket,
         luggage: past.bytes,
-        knows_of_drain: false,
+        known_drain: None,
         status: shared.status.clone(),
         leave: Rc::clone(&shared.leave),
     };
@@ -93,9 +93,8 @@ pub struct Connection {
     socket: Socket,
     ticket: Ticket,
     luggage: Box<[u8]>,
-    /// Whether the application has been told that nothing is handed over any
-    /// more.
-    knows_of_drain: bool,
+    /// Which drain the application has been told of.
+    known_drain: Option<u32>,
     status: Status,
     leave: Rc<dyn Fn(Parcel)>,
 }
@@ -229,8 +228,9 @@ impl Connection {
             return Poll::Ready(End::Readable);
         }
         loop {
-            if self.ticket.draining() && !self.knows_of_drain {
-                self.knows_of_drain = true;
+            let drain = self.ticket.drain();
+            if drain.is_some() && drain != self.known_drain {
+                self.known_drain = drain;
                 return Poll::Ready(End::Draining);
             }
             match self.ticket.poll_notice(cx) {
@@ -307,25 +307,40 @@ mod tests {
     use super::*;
     use crate::roster::Roster;
 
+    fn connection(
+        socket: Socket,
+        roster: &Rc<Roster>,
+        leave: impl Fn(Parcel) + 'static,
+    ) -> Connection {
+        Connection {
+            socket,
+            ticket: roster.admit(Peer::Unix, ""),
+            luggage: Box::default(),
+            known_drain: None,
+            status: Status::new(1),
+            leave: Rc::new(leave),
+        }
+    }
+
+    /// A socket of a reactor that nobody drives, and its other end.
+    fn socket() -> (Socket, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let socket = Socket::new(&Reactor::new().unwrap(), ours.into()).unwrap();
+        (socket, theirs)
+    }
+
     /// A connection rests with so many bytes, without a berth, and is called when
     /// there is one. Returns whether it was known to wait for that, and with how
     /// many bytes it left.
     fn rest(bytes: usize) -> (bool, Option<usize>) {
-        let (ours, _theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
+        let (socket, _theirs) = socket();
         let (roster, left) = (
             Rc::<Roster>::default(),
             Rc::<Cell<Option<Parcel>>>::default(),
         );
         let leaving = Rc::clone(&left);
-        let connection = Connection {
-            socket: Socket::new(&Reactor::new().unwrap(), ours.into()).unwrap(),
-            ticket: roster.admit(Peer::Unix, ""),
-            luggage: Box::default(),
-            knows_of_drain: false,
-            status: Status::new(1),
-            leave: Rc::new(move |parcel| leaving.set(Some(parcel))),
-        };
+        let connection = connection(socket, &roster, move |parcel| leaving.set(Some(parcel)));
         let luggage = vec![b'x'; bytes];
         let mut rest = pin!(connection.rest(&luggage));
         let cx = &mut Context::from_waker(Waker::noop());
@@ -342,6 +357,39 @@ mod tests {
         let parcel = left.take();
         assert_eq!(parcel.is_some(), moved);
         (waits, parcel.map(|parcel| parcel.past.bytes.len()))
+    }
+
+    /// Also of one that begins after another was taken back, and of both if the
+    /// connection did not rest in between.
+    #[test]
+    fn each_drain_is_told_once() {
+        let (socket, _theirs) = socket();
+        let roster = Rc::<Roster>::default();
+        let cx = &mut Context::from_waker(Waker::noop());
+        let mut connection = connection(socket, &roster, drop);
+        for rests_between in [true, false, true] {
+            roster.start_drain();
+            let told = pin!(connection.rest(&[])).poll(cx);
+            let Poll::Ready(Rest::Draining(draining)) = told else {
+                panic!("it is told {told:?}");
+            };
+            connection = draining;
+            if rests_between {
+                let mut rest = pin!(connection.rest(&[]));
+                assert!(rest.as_mut().poll(cx).is_pending(), "it is told twice");
+                roster.end_drain();
+                assert!(
+                    rest.as_mut().poll(cx).is_pending(),
+                    "it is told of no drain"
+                );
+                roster.start_drain();
+                let Poll::Ready(Rest::Draining(draining)) = rest.poll(cx) else {
+                    panic!("it is not told of the next one");
+                };
+                connection = draining;
+            }
+            roster.end_drain();
+        }
     }
 
     #[test]

@@ -613,6 +613,12 @@ impl Ticket {
         self.roster.draining.get()
     }
 
+    /// The drain that is on, by a number that no other one has.
+    pub(crate) fn drain(&self) -> Option<u32> {
+        let draining = self.roster.draining.get();
+        draining.then(|| self.roster.drain_epoch.get())
+    }
+
     /// Waits for something to be told to this connection.
     ///
     /// Each beginning or end of a drain, each passed deadline and each call is
