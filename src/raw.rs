@@ -16,7 +16,7 @@ use smol::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::{Reactor, Socket};
+use crate::reactor::{Reactor, Socket, Turn};
 use crate::roster::{Activity, Notice, Peer, Ticket};
 use crate::status::Status;
 
@@ -57,6 +57,7 @@ where
         socket,
         ticket,
         luggage: past.bytes,
+        turn: Turn::default(),
         known_drain: None,
         status: shared.status.clone(),
         leave: Rc::clone(&shared.leave),
@@ -86,6 +87,8 @@ where
 /// [`Server::raw`](crate::Server::raw).
 ///
 /// It is read and written with the traits of `futures-io`, which smol's are.
+/// One that always has something to read, and room to write, lets others have
+/// their turn now and then: its future is pending although it need not wait.
 /// It counts as in flight until it is dropped, which closes it: a drain waits
 /// for it, up to its deadline. Whether it can go on in a successor is for the
 /// application to say, with [`Connection::rest`].
@@ -93,6 +96,7 @@ pub struct Connection {
     socket: Socket,
     ticket: Ticket,
     luggage: Box<[u8]>,
+    turn: Turn,
     /// Which drain the application has been told of.
     known_drain: Option<u32>,
     status: Status,
@@ -260,7 +264,8 @@ impl AsyncRead for Connection {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.socket.poll_receive(bytes, cx)
+        let Connection { socket, turn, .. } = self.get_mut();
+        turn.poll_with(socket, cx, |socket, cx| socket.poll_receive(bytes, cx))
     }
 }
 
@@ -271,7 +276,8 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.ticket.touch();
-        self.socket.poll_send(bytes, cx)
+        let Connection { socket, turn, .. } = self.get_mut();
+        turn.poll_with(socket, cx, |socket, cx| socket.poll_send(bytes, cx))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -305,6 +311,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::reactor::tests::assert_takes_turns;
     use crate::roster::Roster;
 
     fn connection(
@@ -316,6 +323,7 @@ mod tests {
             socket,
             ticket: roster.admit(Peer::Unix, ""),
             luggage: Box::default(),
+            turn: Turn::default(),
             known_drain: None,
             status: Status::new(1),
             leave: Rc::new(leave),
@@ -357,6 +365,12 @@ mod tests {
         let parcel = left.take();
         assert_eq!(parcel.is_some(), moved);
         (waits, parcel.map(|parcel| parcel.past.bytes.len()))
+    }
+
+    #[test]
+    fn a_connection_that_never_has_to_wait_lets_others_have_their_turn() {
+        let roster = Rc::default();
+        assert_takes_turns(|socket| connection(socket, &roster, drop));
     }
 
     /// Also of one that begins after another was taken back, and of both if the

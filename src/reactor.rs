@@ -82,6 +82,49 @@ enum Supply {
     ToTheEnd,
 }
 
+/// How much a task does in a row before others have their turn.
+pub(crate) const TURN: u32 = 32;
+
+/// What a task has done since it has last waited. Where a client always has sent
+/// more and takes everything, only this lets others have their turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turn(u32);
+
+impl Turn {
+    /// Counts something that is done without waiting. If others are to have their
+    /// turn first, the task is woken for it after that.
+    pub(crate) fn poll(&mut self, reactor: &Reactor, cx: &Context<'_>) -> Poll<()> {
+        self.0 += 1;
+        if self.0 < TURN {
+            return Poll::Ready(());
+        }
+        self.begin();
+        reactor.look_around();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// The same for something that may have to wait.
+    pub(crate) fn poll_with<T>(
+        &mut self,
+        socket: &Socket,
+        cx: &Context<'_>,
+        act: impl FnOnce(&Socket, &Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        ready!(self.poll(socket.reactor(), cx));
+        let done = act(socket, cx);
+        if done.is_pending() {
+            self.begin();
+        }
+        done
+    }
+
+    /// The task waits, which lets others have their turn.
+    pub(crate) fn begin(&mut self) {
+        self.0 = 0;
+    }
+}
+
 impl Reactor {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
@@ -240,9 +283,8 @@ impl Socket {
         &self.descriptor
     }
 
-    /// As [`Reactor::look_around`].
-    pub(crate) fn look_around(&self) {
-        self.registration.reactor.look_around();
+    pub(crate) fn reactor(&self) -> &Reactor {
+        &self.registration.reactor
     }
 
     /// Takes the socket off the reactor, which must not watch it once another
@@ -426,7 +468,7 @@ impl Claim<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::cell::Cell;
     use std::io::{Read, Write};
     use std::net::Shutdown;
@@ -435,19 +477,20 @@ mod tests {
     use std::rc::Rc;
 
     use smol::LocalExecutor;
+    use smol::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
     use super::*;
 
     /// A reactor that has been driven as far as it goes each time a test asks
     /// for it, and a socket of it.
-    fn play<T>(act: impl AsyncFnOnce(Socket, UnixStream, &dyn Fn() -> Turn) -> T) -> T {
+    fn play<T>(act: impl AsyncFnOnce(Socket, UnixStream, &dyn Fn() -> Turns) -> T) -> T {
         let reactor = Reactor::new().unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         let socket = Socket::new(&reactor, ours.into()).unwrap();
         smol::block_on(async {
             let drive = reactor.drive();
-            let story = act(socket, theirs, &|| Turn(3));
+            let story = act(socket, theirs, &|| Turns(3));
             future::or(async { Some(story.await) }, async {
                 drive.await;
                 None
@@ -457,10 +500,47 @@ mod tests {
         })
     }
 
-    /// Lets the reactor have some turns.
-    struct Turn(u32);
+    /// A stream that never has to wait lets others have their turn, and goes on.
+    pub(crate) fn assert_takes_turns<S>(stream: impl FnOnce(Socket) -> S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        play(async |socket, mut theirs, turns| {
+            let mut stream = stream(socket);
+            Write::write_all(&mut theirs, &[7; 1000]).unwrap();
+            turns().await;
+            for _ in 0..3 {
+                let mut reads = 0;
+                while future::poll_once(stream.read(&mut [0])).await.is_some() {
+                    reads += 1;
+                }
+                assert!((1..TURN).contains(&reads), "{reads} reads in a row");
+            }
+            for _ in 0..3 {
+                let mut writes = 0;
+                while future::poll_once(stream.write(b"x")).await.is_some() {
+                    writes += 1;
+                }
+                assert!((1..TURN).contains(&writes), "{writes} writes in a row");
+            }
+            let all = async {
+                for _ in 0..100 {
+                    stream.read_exact(&mut [0]).await.unwrap();
+                }
+                true
+            };
+            let late = async {
+                smol::Timer::after(Duration::from_secs(20)).await;
+                false
+            };
+            assert!(future::or(all, late).await, "it is not woken again");
+        });
+    }
 
-    impl Future for Turn {
+    /// Lets the reactor have some turns.
+    struct Turns(u32);
+
+    impl Future for Turns {
         type Output = ();
 
         fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {

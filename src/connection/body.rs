@@ -18,15 +18,13 @@ use smol::io::{AsyncBufRead, AsyncRead};
 use super::buffer::Buffer;
 use super::head::{Framing, Refusal, is_tchar};
 use super::wire::{READ_BYTES, Wire};
+use crate::reactor::Turn;
 
 /// How long a chunk-size line, or a trailer line, may be.
 const MAX_LINE_BYTES: usize = 4096;
 
 /// How many bytes chunk extensions and trailers may take up in all.
 const MAX_OVERHEAD_BYTES: usize = 16 * 1024;
-
-/// How many reads in a row may succeed before others get their turn.
-const READS_IN_A_ROW: u32 = 32;
 
 /// Why a body could not be read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -236,7 +234,7 @@ pub(super) struct Loan {
     reader: Option<Waker>,
     /// The connection, which watches over deadlines and sends the `100`.
     connection: Option<Waker>,
-    reads_in_a_row: u32,
+    turn: Turn,
 }
 
 /// What has become of `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -260,7 +258,7 @@ impl Loan {
             waiting_since: None,
             reader: None,
             connection: None,
-            reads_in_a_row: 0,
+            turn: Turn::default(),
         }))
     }
 
@@ -347,13 +345,7 @@ impl Loan {
                     return Poll::Ready(Err(failure.into()));
                 }
             }
-            self.reads_in_a_row += 1;
-            if self.reads_in_a_row > READS_IN_A_ROW {
-                self.reads_in_a_row = 0;
-                wire.socket.look_around();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            ready!(self.turn.poll(wire.socket.reactor(), cx));
             let bypass = usize::try_from(self.decoder.outstanding())
                 .unwrap_or(usize::MAX)
                 .min(into.len());
@@ -394,7 +386,7 @@ impl Loan {
     }
 
     fn wait(&mut self, cx: &Context<'_>) {
-        self.reads_in_a_row = 0;
+        self.turn.begin();
         self.reader = Some(cx.waker().clone());
         let news = self.waiting_since.is_none() || self.interim == Interim::Expected;
         if self.interim == Interim::Expected {

@@ -48,7 +48,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http_types::{Body, Method, Response, StatusCode};
@@ -64,16 +64,12 @@ use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{READ_BYTES, Wire, poll_send, reset_on_close, wait_on_close};
 use crate::limits::{Limits, due, earlier};
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::Socket;
+use crate::reactor::{Socket, Turn};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
 
 pub use self::protocol::Handler;
 pub(crate) use self::protocol::Protocol;
-
-/// How many requests of one client are answered, and how many sends are made
-/// for it, before other connections get their turn.
-const TURN: u32 = 32;
 
 /// How many bytes of responses to pipelined requests are gathered for one
 /// send.
@@ -104,6 +100,7 @@ pub(crate) fn serve<H: Handler>(
         served: past.served,
         since: past.since,
         draining: false,
+        turn: Turn::default(),
     };
     let mut bytes = past.bytes;
     async move {
@@ -129,13 +126,12 @@ pub(crate) fn serve<H: Handler>(
                     }
                 }
             }
-            let conversation = Conversation::new(socket, ticket, &protocol);
-            let conversation = conversation
-                .beginning_with(std::mem::take(&mut bytes), stay.since)
-                .run();
+            let mut conversation = Conversation::new(socket, ticket, &protocol)
+                .beginning_with(std::mem::take(&mut bytes), stay.since);
+            conversation.turn = stay.turn;
             let answered;
-            (socket, ticket, answered) = match Box::pin(conversation).await {
-                Outcome::Idle(socket, ticket, answered) => (socket, ticket, answered),
+            (socket, ticket, answered, stay.turn) = match Box::pin(conversation.run()).await {
+                Outcome::Idle(socket, ticket, answered, turn) => (socket, ticket, answered, turn),
                 Outcome::Leaving(socket, ticket, past) => {
                     let served = past.served || stay.served;
                     return protocol.leave(socket, ticket, Past { served, ..past });
@@ -145,7 +141,11 @@ pub(crate) fn serve<H: Handler>(
             ticket.clean();
             if answered {
                 stay.renew();
+            } else if stay.is_over(&protocol.limits, &socket) {
+                return Box::pin(close(socket, ticket, &protocol)).await;
             }
+            // It may be readable at once, whatever it sends.
+            future::poll_fn(|cx| stay.turn.poll(&protocol.reactor, cx)).await;
         }
     }
 }
@@ -158,6 +158,8 @@ struct Stay {
     since: Instant,
     /// Whether it is kept for the grace of a drain only.
     draining: bool,
+    /// Since it was last idle, and not readable at once.
+    turn: Turn,
 }
 
 impl Stay {
@@ -168,6 +170,7 @@ impl Stay {
             served: true,
             since: Instant::now(),
             draining: false,
+            turn: self.turn,
         };
     }
 
@@ -186,6 +189,12 @@ impl Stay {
             (false, false) => limits.head_timeout,
         };
         due(self.since, patience)
+    }
+
+    /// Whether it was kept for as long as it may be.
+    fn is_over(&self, limits: &Limits, socket: &Socket) -> bool {
+        let deadline = self.deadline(limits, socket);
+        deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
@@ -235,7 +244,10 @@ fn idle<'a>(
                         return Poll::Ready(Idle::Leaving);
                     }
                 }
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    stay.turn.begin();
+                    return Poll::Pending;
+                }
             }
         }
     })
@@ -257,7 +269,7 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
     if socket.half_close().is_err() {
         return;
     }
-    let mut reads: u32 = 0;
+    let mut turn = Turn::default();
     future::poll_fn(|cx| {
         loop {
             if poll_expired(&ticket, cx).is_ready() {
@@ -267,13 +279,8 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
             // there is nothing but the end.
             match socket.poll_receive(&mut [0; 256], cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => reads += 1,
+                Poll::Ready(Ok(_)) => ready!(turn.poll(&protocol.reactor, cx)),
                 Poll::Pending => return Poll::Pending,
-            }
-            if reads.is_multiple_of(TURN) {
-                socket.look_around();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
             }
         }
     })
@@ -299,8 +306,7 @@ struct Conversation<'p, H> {
     seat: Seat,
     /// Responses, or pieces of one, that have not been sent.
     output: Buffer,
-    /// How much has been done since others had their turn.
-    turn: u32,
+    turn: Turn,
     /// Whether there has been a request.
     answered: bool,
     /// Since when a head has been on its way that began in another process.
@@ -310,7 +316,7 @@ struct Conversation<'p, H> {
 /// How a conversation ends.
 enum Outcome {
     /// There is nothing to say for now; and whether there was a request.
-    Idle(Socket, Ticket, bool),
+    Idle(Socket, Ticket, bool, Turn),
     /// It has a berth.
     Leaving(Socket, Ticket, Past),
     Closed,
@@ -365,7 +371,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
             seat: Seat::Here(Wire::new(socket, Buffer::new(protocol.take_memory()))),
             // Whoever is slow to send a head takes up no memory for responses.
             output: Buffer::default(),
-            turn: 0,
+            turn: Turn::default(),
             answered: false,
             head_since: None,
         }
@@ -453,12 +459,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         return Outcome::Closed;
                     }
                 }
-                self.turn += 1;
-                if self.turn >= TURN {
-                    self.turn = 0;
-                    self.protocol.reactor.look_around();
-                    future::yield_now().await;
-                }
+                let reactor = &self.protocol.reactor;
+                future::poll_fn(|cx| self.turn.poll(reactor, cx)).await;
             }
         }
     }
@@ -470,7 +472,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
         self.protocol.give_back(wire.input.into_memory());
         self.protocol.give_back(self.output.into_memory());
-        Outcome::Idle(wire.socket, self.ticket, self.answered)
+        Outcome::Idle(wire.socket, self.ticket, self.answered, self.turn)
     }
 
     /// Whether the connection could leave, were all responses sent.
@@ -1090,13 +1092,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     }
                 };
                 if blocked_since.is_none() && !starved {
-                    *turn += 1;
-                    if *turn >= TURN {
-                        *turn = 0;
-                        protocol.reactor.look_around();
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
+                    ready!(turn.poll(&protocol.reactor, cx));
                     continue;
                 }
                 if earlier(blocked, stalled) != deadline {

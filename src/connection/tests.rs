@@ -18,10 +18,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use smol::LocalExecutor;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader, Cursor};
 
-use super::{Conversation, Handler, Parcel, Past, Protocol, TURN, serve};
+use super::{Conversation, Handler, Parcel, Past, Protocol, serve};
 use crate::ledger::{Ledger, Notes, Trace};
 use crate::limits::Limits;
-use crate::reactor::{Reactor, Socket};
+use crate::reactor::{Reactor, Socket, TURN};
 use crate::request::Request;
 use crate::roster::{Peer, Roster};
 use crate::status::Status;
@@ -1048,35 +1048,45 @@ fn a_few_bytes_do_not_make_the_server_gather_megabytes() {
     assert!(handled < 20, "{handled}");
 }
 
-#[test]
-fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
+/// Others have their turn beside a client that sends such bytes again and again.
+#[track_caller]
+fn assert_modesty(flood: String) {
     let handled = Rc::new(Cell::new(0));
     let (counter, waited) = (Rc::clone(&handled), Rc::new(Cell::new(None)));
     let wait = Rc::clone(&waited);
-    let world = World::new(Limits::default(), move |request: Request| {
+    let world = World::new(Limits::default(), move |mut request: Request| {
         match request.target() {
             "/x" => wait.set(Some(counter.get())),
             _ => counter.set(counter.get() + 1),
         }
-        async { Ok(Response::new(200)) }
+        // A handler that computes, so that the client is the faster one.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(20) {}
+        async move {
+            request.body_bytes().await?;
+            Ok(Response::new(200))
+        }
     });
     world.run(async {
         let mut modest = world.connect();
         modest.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
         modest.until("content-length: 0").await;
-        // In threads of its own, so that its socket is always full.
-        let (ours, greedy) = UnixStream::pair().unwrap();
-        world.accept(ours.into());
+        // In threads of its own, so that its socket is always full; and by TCP,
+        // which has more on its way than UNIX sockets.
+        let greedy = world.connect_by_tcp().into_inner().unwrap();
+        greedy.set_nonblocking(false).unwrap();
         let (mut sender, mut reader) = (greedy.try_clone().unwrap(), greedy.try_clone().unwrap());
         let sending = std::thread::spawn(move || {
-            let flood = "GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
-            while sender.write_all(flood.as_bytes()).is_ok() {}
+            // If nobody else has a turn, somebody has to end it.
+            let begun = Instant::now();
+            let flood = flood.repeat(100_000_usize.div_ceil(flood.len()));
+            while begun.elapsed() < PATIENCE / 2 && sender.write_all(flood.as_bytes()).is_ok() {}
         });
         let reading = std::thread::spawn(move || {
             let mut bytes = vec![0; 65536];
             while reader.read(&mut bytes).is_ok_and(|count| count > 0) {}
         });
-        for _ in 0..20 {
+        for _ in 0..5 {
             waited.set(None);
             let before = handled.get();
             modest.send("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -1087,10 +1097,82 @@ fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
             // reactor has looked.
             let turns = (waited.get().unwrap() - before) / TURN;
             assert!(turns <= 4, "it has waited for {turns} turns");
+            assert!(!sending.is_finished(), "it has waited for the end");
         }
         greedy.shutdown(Shutdown::Both).unwrap();
         sending.join().unwrap();
         reading.join().unwrap();
+    });
+}
+
+/// Requests of which a buffer holds a part, or only whole ones.
+#[test]
+fn a_client_that_pipelines_without_end_lets_others_have_their_turn() {
+    assert_modesty("GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned());
+    for length in [512, 4096] {
+        let padding = "x".repeat(length - "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len());
+        assert_modesty(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {padding}\r\n\r\n"));
+    }
+}
+
+#[test]
+fn a_client_that_posts_without_end_lets_others_have_their_turn() {
+    let body = "x".repeat(20_000);
+    let length = body.len();
+    assert_modesty(format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
+    ));
+}
+
+/// They are read faster than they come, so they are there before the server is.
+#[test]
+fn a_client_that_sends_empty_lines_only_lets_others_have_their_turn() {
+    let world = World::new(Limits::default(), api);
+    let reactor = Arc::clone(&world.protocol.reactor);
+    let _drive = world.executor.spawn(async move { reactor.drive().await });
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    let left = || rustix::io::ioctl_fionread(&ours).unwrap();
+    rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 212_992).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    while theirs.write(&b"\r\n".repeat(100_000)).is_ok() {}
+    // A read is one of 8 KiB.
+    let most = u64::from(TURN) * 8192;
+    assert!(left() > most, "{} bytes", left());
+    world.accept(ours.try_clone().unwrap().into());
+    let begun = Instant::now();
+    while left() > 0 {
+        assert!(begun.elapsed() < PATIENCE, "{} bytes are left", left());
+        let before = left();
+        if !world.executor.try_tick() {
+            std::thread::yield_now();
+        }
+        let read = before - left();
+        assert!(read <= most, "{read} bytes in a turn");
+    }
+}
+
+/// Although there is always something to read when the patience is over.
+#[test]
+fn a_client_that_sends_empty_lines_without_end_is_not_kept() {
+    let tiny = Duration::from_millis(10);
+    let world = World::new(
+        Limits::default().head_timeout(tiny).linger_timeout(tiny),
+        api,
+    );
+    world.run(async {
+        let mut greedy = world.connect_by_tcp().into_inner().unwrap();
+        greedy.set_nonblocking(false).unwrap();
+        let sending = std::thread::spawn(move || {
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE / 2 {
+                if greedy.write_all("\r\n".repeat(50_000).as_bytes()).is_err() {
+                    return true;
+                }
+            }
+            false
+        });
+        world.roster.empty().await;
+        assert!(sending.join().unwrap(), "it was kept");
     });
 }
 

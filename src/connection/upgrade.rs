@@ -9,7 +9,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
 use super::wire::Wire;
-use crate::reactor::Socket;
+use crate::reactor::{Socket, Turn};
 
 /// The stream that a handler gets in place of the connection.
 ///
@@ -19,6 +19,7 @@ pub(super) struct UpgradedStream {
     /// `None` only while being dropped.
     socket: Option<Socket>,
     input: Buffer,
+    turn: Turn,
     end: Arc<Mutex<End>>,
 }
 
@@ -36,6 +37,7 @@ impl UpgradedStream {
         let stream = UpgradedStream {
             socket: Some(wire.socket),
             input: wire.input,
+            turn: Turn::default(),
             end: Arc::clone(&end),
         };
         (stream, end)
@@ -91,7 +93,7 @@ impl AsyncRead for UpgradedStream {
         let Some(socket) = &this.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        socket.poll_receive(into, cx)
+        (this.turn).poll_with(socket, cx, |socket, cx| socket.poll_receive(into, cx))
     }
 }
 
@@ -101,8 +103,11 @@ impl AsyncWrite for UpgradedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let socket = self.socket()?;
-        socket.poll_send(bytes, cx)
+        let UpgradedStream { socket, turn, .. } = self.get_mut();
+        let Some(socket) = socket else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        turn.poll_with(socket, cx, |socket, cx| socket.poll_send(bytes, cx))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -111,5 +116,19 @@ impl AsyncWrite for UpgradedStream {
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.socket()?.half_close())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::tests::assert_takes_turns;
+
+    #[test]
+    fn a_stream_that_never_has_to_wait_lets_others_have_their_turn() {
+        assert_takes_turns(|socket| {
+            let (stream, _end) = UpgradedStream::new(Wire::new(socket, Buffer::default()));
+            stream
+        });
     }
 }
