@@ -238,7 +238,7 @@ impl Scan {
                 }
             };
             let name = field_name(header.name);
-            let known = |other: &httparse::Header<'_>| name == other.name;
+            let known = |other: &httparse::Header<'_>| other.name.eq_ignore_ascii_case(header.name);
             if headers[..index].iter().any(known) {
                 request.append_header(name, value);
             } else {
