@@ -9,14 +9,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use smol::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::{Reactor, Socket, Turn};
+use crate::reactor::{Reactor, Socket};
 use crate::roster::{Activity, Notice, Peer, Ticket};
 use crate::status::Status;
 
@@ -57,7 +57,6 @@ where
         socket,
         ticket,
         luggage: past.bytes,
-        turn: Turn::default(),
         known_drain: None,
         status: shared.status.clone(),
         leave: Rc::clone(&shared.leave),
@@ -96,7 +95,6 @@ pub struct Connection {
     socket: Socket,
     ticket: Ticket,
     luggage: Box<[u8]>,
-    turn: Turn,
     /// Which drain the application has been told of.
     known_drain: Option<u32>,
     status: Status,
@@ -264,8 +262,8 @@ impl AsyncRead for Connection {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let Connection { socket, turn, .. } = self.get_mut();
-        turn.poll_with(socket, cx, |socket, cx| socket.poll_receive(bytes, cx))
+        ready!(self.socket.poll_turn(cx));
+        self.socket.poll_receive(bytes, cx)
     }
 }
 
@@ -276,8 +274,8 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.ticket.touch();
-        let Connection { socket, turn, .. } = self.get_mut();
-        turn.poll_with(socket, cx, |socket, cx| socket.poll_send(bytes, cx))
+        ready!(self.socket.poll_turn(cx));
+        self.socket.poll_send(bytes, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -323,7 +321,6 @@ mod tests {
             socket,
             ticket: roster.admit(Peer::Unix, ""),
             luggage: Box::default(),
-            turn: Turn::default(),
             known_drain: None,
             status: Status::new(1),
             leave: Rc::new(leave),

@@ -23,6 +23,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -64,6 +65,8 @@ struct Sources {
 #[derive(Default)]
 struct Source {
     supply: Supply,
+    /// What somebody has heard who was not reading: the system tells it once.
+    failure: Option<Errno>,
     /// Whether a send may find room, as far as that was ever asked.
     has_room: bool,
     asks_for_room: bool,
@@ -82,48 +85,8 @@ enum Supply {
     ToTheEnd,
 }
 
-/// How much a task does in a row before others have their turn.
+/// How much is done for a socket in a row before others have their turn.
 pub(crate) const TURN: u32 = 32;
-
-/// What a task has done since it has last waited. Where a client always has sent
-/// more and takes everything, only this lets others have their turn.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Turn(u32);
-
-impl Turn {
-    /// Counts something that is done without waiting. If others are to have their
-    /// turn first, the task is woken for it after that.
-    pub(crate) fn poll(&mut self, reactor: &Reactor, cx: &Context<'_>) -> Poll<()> {
-        self.0 += 1;
-        if self.0 < TURN {
-            return Poll::Ready(());
-        }
-        self.begin();
-        reactor.look_around();
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// The same for something that may have to wait.
-    pub(crate) fn poll_with<T>(
-        &mut self,
-        socket: &Socket,
-        cx: &Context<'_>,
-        act: impl FnOnce(&Socket, &Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        ready!(self.poll(socket.reactor(), cx));
-        let done = act(socket, cx);
-        if done.is_pending() {
-            self.begin();
-        }
-        done
-    }
-
-    /// The task waits, which lets others have their turn.
-    pub(crate) fn begin(&mut self) {
-        self.0 = 0;
-    }
-}
 
 impl Reactor {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
@@ -256,6 +219,8 @@ pub(crate) struct Socket {
     // Forgotten before the number of the descriptor is free for another one.
     registration: Registration,
     descriptor: OwnedFd,
+    /// What has been done since somebody had to wait for it.
+    turn: AtomicU32,
 }
 
 struct Registration {
@@ -276,6 +241,7 @@ impl Socket {
         Ok(Socket {
             registration,
             descriptor,
+            turn: AtomicU32::new(0),
         })
     }
 
@@ -283,8 +249,31 @@ impl Socket {
         &self.descriptor
     }
 
-    pub(crate) fn reactor(&self) -> &Reactor {
-        &self.registration.reactor
+    /// Counts something that is done without waiting. If others are to have their
+    /// turn first, the task is woken for it after that. Where a client always has
+    /// sent more, and takes everything, only this lets them.
+    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+        // One task at a time is at work for a socket.
+        let turn = self.turn.load(Ordering::Relaxed) + 1;
+        let is_over = turn >= TURN;
+        self.turn
+            .store(if is_over { 0 } else { turn }, Ordering::Relaxed);
+        if !is_over {
+            return Poll::Ready(());
+        }
+        self.registration.reactor.look_around();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Waits, which lets others have their turn.
+    fn wait<T>(&self, waiting: &mut Option<Waker>, cx: &Context<'_>) -> Poll<T> {
+        self.turn.store(0, Ordering::Relaxed);
+        match waiting {
+            Some(known) => known.clone_from(cx.waker()),
+            None => *waiting = Some(cx.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Takes the socket off the reactor, which must not watch it once another
@@ -298,7 +287,7 @@ impl Socket {
     pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
         self.registration
             .with(|source, is_over| match source.supply {
-                Supply::None if !is_over => wait(&mut source.reader, cx),
+                Supply::None if !is_over => self.wait(&mut source.reader, cx),
                 Supply::None | Supply::Some | Supply::ToTheEnd => Poll::Ready(()),
             })
     }
@@ -311,6 +300,10 @@ impl Socket {
             let Ok(claim) = ready!(self.poll_claim(cx)) else {
                 return Poll::Ready(());
             };
+            if claim.failure.is_some() {
+                claim.keep();
+                return Poll::Ready(());
+            }
             match self.peek() {
                 // It was out of date.
                 Err(Errno::AGAIN) => {}
@@ -324,14 +317,28 @@ impl Socket {
     }
 
     /// Whether there is something to read at this moment; the end of the stream
-    /// or an error is nothing.
+    /// or an error is nothing. If so, the next read finds it, whether or not the
+    /// reactor has been told.
     pub(crate) fn has_bytes(&self) -> bool {
-        matches!(self.peek(), Ok(1..))
+        let has_bytes = matches!(self.peek(), Ok(1..));
+        if has_bytes {
+            self.registration
+                .with(|source, _| source.supply = source.supply.max(Supply::Some));
+        }
+        has_bytes
     }
 
     fn peek(&self) -> rustix::io::Result<usize> {
         let mut byte = [0; 1];
-        net::recv(&self.descriptor, &mut byte[..], RecvFlags::PEEK).map(|(received, _)| received)
+        let peeked = net::recv(&self.descriptor, &mut byte[..], RecvFlags::PEEK);
+        // Such a read takes it away, too.
+        if let Err(error) = peeked
+            && !matches!(error, Errno::AGAIN | Errno::INTR)
+        {
+            self.registration
+                .with(|source, _| source.failure = Some(error));
+        }
+        peeked.map(|(received, _)| received)
     }
 
     /// Reads what there is into `into`, which is not empty; 0 is the end.
@@ -342,6 +349,9 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         loop {
             let claim = ready!(self.poll_claim(cx))?;
+            if let Some(failure) = claim.failure {
+                return Poll::Ready(Err(failure.into()));
+            }
             match net::recv(&self.descriptor, &mut *into, RecvFlags::empty()) {
                 // A stream that had more would have filled the memory
                 // (epoll(7)): only the end can be left of what we were told.
@@ -388,10 +398,11 @@ impl Socket {
         self.registration
             .with(|source, is_over| match std::mem::take(&mut source.supply) {
                 Supply::None if is_over => Poll::Ready(Err(over())),
-                Supply::None => wait(&mut source.reader, cx),
+                Supply::None => self.wait(&mut source.reader, cx),
                 supply @ (Supply::Some | Supply::ToTheEnd) => Poll::Ready(Ok(Claim {
                     socket: self,
                     supply,
+                    failure: source.failure.take(),
                 })),
             })
     }
@@ -408,19 +419,11 @@ impl Socket {
         registration.with(
             |source, is_over| match std::mem::take(&mut source.has_room) {
                 false if is_over => Poll::Ready(Err(over())),
-                false => wait(&mut source.writer, cx),
+                false => self.wait(&mut source.writer, cx),
                 true => Poll::Ready(Ok(())),
             },
         )
     }
-}
-
-fn wait<T>(waiting: &mut Option<Waker>, cx: &Context<'_>) -> Poll<T> {
-    match waiting {
-        Some(known) => known.clone_from(cx.waker()),
-        None => *waiting = Some(cx.waker().clone()),
-    }
-    Poll::Pending
 }
 
 impl Registration {
@@ -456,14 +459,18 @@ impl Drop for Registration {
 struct Claim<'s> {
     socket: &'s Socket,
     supply: Supply,
+    failure: Option<Errno>,
 }
 
 impl Claim<'_> {
     /// Gives the knowledge back: there may be more.
     fn keep(self) {
-        let supply = self.supply;
+        let (supply, failure) = (self.supply, self.failure);
         let registration = &self.socket.registration;
-        registration.with(|source, _| source.supply = source.supply.max(supply));
+        registration.with(|source, _| {
+            source.supply = source.supply.max(supply);
+            source.failure = source.failure.or(failure);
+        });
     }
 }
 
@@ -471,7 +478,7 @@ impl Claim<'_> {
 pub(crate) mod tests {
     use std::cell::Cell;
     use std::io::{Read, Write};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::pin::pin;
     use std::rc::Rc;
@@ -687,6 +694,27 @@ pub(crate) mod tests {
         });
         smol::block_on(executor.run(story));
         drop((spinner, drive));
+    }
+
+    /// The system tells of it once, also a read that takes no bytes away.
+    #[test]
+    fn a_failure_is_for_the_read_whoever_else_looks_before() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        play(async |other, _, _| {
+            let reactor = &other.registration.reactor;
+            let socket = Socket::new(reactor, ours.into()).unwrap();
+            net::sockopt::set_socket_linger(&theirs, Some(Duration::ZERO)).unwrap();
+            drop(theirs);
+            for _ in 0..2 {
+                future::poll_fn(|cx| socket.poll_peek(cx)).await;
+                assert!(!socket.has_bytes());
+            }
+            let error = receive(&socket, 8).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        });
     }
 
     #[test]

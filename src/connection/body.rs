@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_types::StatusCode;
 use smol::io::{AsyncBufRead, AsyncRead};
@@ -18,7 +18,7 @@ use smol::io::{AsyncBufRead, AsyncRead};
 use super::buffer::Buffer;
 use super::head::{Framing, Refusal, is_tchar};
 use super::wire::{READ_BYTES, Wire};
-use crate::reactor::Turn;
+use crate::limits::due;
 
 /// How long a chunk-size line, or a trailer line, may be.
 const MAX_LINE_BYTES: usize = 4096;
@@ -229,12 +229,11 @@ pub(super) struct Loan {
     pub(super) interim: Interim,
     pub(super) failure: Option<Failure>,
     /// Since when the reader has been waiting for bytes.
-    pub(super) waiting_since: Option<Instant>,
+    waiting_since: Option<Instant>,
     /// The reader, waiting.
     reader: Option<Waker>,
     /// The connection, which watches over deadlines and sends the `100`.
     connection: Option<Waker>,
-    turn: Turn,
 }
 
 /// What has become of `Expect: 100-continue` (RFC 9110 section 10.1.1).
@@ -258,7 +257,6 @@ impl Loan {
             waiting_since: None,
             reader: None,
             connection: None,
-            turn: Turn::default(),
         }))
     }
 
@@ -283,9 +281,20 @@ impl Loan {
         }
     }
 
-    /// The reader has waited for as long as it may: the body fails, unless
+    /// Until when something is to come, if the reader may wait for so long.
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        self.waiting_since.and_then(|since| due(since, patience))
+    }
+
+    /// If the reader has waited for as long as it may, the body fails, unless
     /// something has come that the reader has not asked for yet.
-    pub(super) fn stall(&mut self) {
+    pub(super) fn end_wait(&mut self, patience: Duration, now: Instant) {
+        if self
+            .deadline(patience)
+            .is_none_or(|deadline| now < deadline)
+        {
+            return;
+        }
         let wire = self.wire.as_ref();
         if wire.is_some_and(|wire| wire.socket.has_bytes()) {
             self.waiting_since = None;
@@ -345,7 +354,7 @@ impl Loan {
                     return Poll::Ready(Err(failure.into()));
                 }
             }
-            ready!(self.turn.poll(wire.socket.reactor(), cx));
+            ready!(wire.socket.poll_turn(cx));
             let bypass = usize::try_from(self.decoder.outstanding())
                 .unwrap_or(usize::MAX)
                 .min(into.len());
@@ -386,7 +395,6 @@ impl Loan {
     }
 
     fn wait(&mut self, cx: &Context<'_>) {
-        self.turn.begin();
         self.reader = Some(cx.waker().clone());
         let news = self.waiting_since.is_none() || self.interim == Interim::Expected;
         if self.interim == Interim::Expected {

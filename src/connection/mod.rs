@@ -64,7 +64,7 @@ use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{READ_BYTES, Wire, poll_send, reset_on_close, wait_on_close};
 use crate::limits::{Limits, due, earlier};
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::{Socket, Turn};
+use crate::reactor::Socket;
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
 
@@ -100,7 +100,6 @@ pub(crate) fn serve<H: Handler>(
         served: past.served,
         since: past.since,
         draining: false,
-        turn: Turn::default(),
     };
     let mut bytes = past.bytes;
     async move {
@@ -126,12 +125,13 @@ pub(crate) fn serve<H: Handler>(
                     }
                 }
             }
-            let mut conversation = Conversation::new(socket, ticket, &protocol)
-                .beginning_with(std::mem::take(&mut bytes), stay.since);
-            conversation.turn = stay.turn;
+            let conversation = Conversation::new(socket, ticket, &protocol);
+            let conversation = conversation
+                .beginning_with(std::mem::take(&mut bytes), stay.since)
+                .run();
             let answered;
-            (socket, ticket, answered, stay.turn) = match Box::pin(conversation.run()).await {
-                Outcome::Idle(socket, ticket, answered, turn) => (socket, ticket, answered, turn),
+            (socket, ticket, answered) = match Box::pin(conversation).await {
+                Outcome::Idle(socket, ticket, answered) => (socket, ticket, answered),
                 Outcome::Leaving(socket, ticket, past) => {
                     let served = past.served || stay.served;
                     return protocol.leave(socket, ticket, Past { served, ..past });
@@ -145,7 +145,7 @@ pub(crate) fn serve<H: Handler>(
                 return Box::pin(close(socket, ticket, &protocol)).await;
             }
             // It may be readable at once, whatever it sends.
-            future::poll_fn(|cx| stay.turn.poll(&protocol.reactor, cx)).await;
+            future::poll_fn(|cx| socket.poll_turn(cx)).await;
         }
     }
 }
@@ -158,8 +158,6 @@ struct Stay {
     since: Instant,
     /// Whether it is kept for the grace of a drain only.
     draining: bool,
-    /// Since it was last idle, and not readable at once.
-    turn: Turn,
 }
 
 impl Stay {
@@ -170,7 +168,6 @@ impl Stay {
             served: true,
             since: Instant::now(),
             draining: false,
-            turn: self.turn,
         };
     }
 
@@ -244,10 +241,7 @@ fn idle<'a>(
                         return Poll::Ready(Idle::Leaving);
                     }
                 }
-                Poll::Pending => {
-                    stay.turn.begin();
-                    return Poll::Pending;
-                }
+                Poll::Pending => return Poll::Pending,
             }
         }
     })
@@ -269,7 +263,6 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
     if socket.half_close().is_err() {
         return;
     }
-    let mut turn = Turn::default();
     future::poll_fn(|cx| {
         loop {
             if poll_expired(&ticket, cx).is_ready() {
@@ -279,7 +272,7 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
             // there is nothing but the end.
             match socket.poll_receive(&mut [0; 256], cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => ready!(turn.poll(&protocol.reactor, cx)),
+                Poll::Ready(Ok(_)) => ready!(socket.poll_turn(cx)),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -306,7 +299,6 @@ struct Conversation<'p, H> {
     seat: Seat,
     /// Responses, or pieces of one, that have not been sent.
     output: Buffer,
-    turn: Turn,
     /// Whether there has been a request.
     answered: bool,
     /// Since when a head has been on its way that began in another process.
@@ -316,7 +308,7 @@ struct Conversation<'p, H> {
 /// How a conversation ends.
 enum Outcome {
     /// There is nothing to say for now; and whether there was a request.
-    Idle(Socket, Ticket, bool, Turn),
+    Idle(Socket, Ticket, bool),
     /// It has a berth.
     Leaving(Socket, Ticket, Past),
     Closed,
@@ -371,7 +363,6 @@ impl<'p, H: Handler> Conversation<'p, H> {
             seat: Seat::Here(Wire::new(socket, Buffer::new(protocol.take_memory()))),
             // Whoever is slow to send a head takes up no memory for responses.
             output: Buffer::default(),
-            turn: Turn::default(),
             answered: false,
             head_since: None,
         }
@@ -459,8 +450,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         return Outcome::Closed;
                     }
                 }
-                let reactor = &self.protocol.reactor;
-                future::poll_fn(|cx| self.turn.poll(reactor, cx)).await;
+                self.turn().await;
             }
         }
     }
@@ -472,7 +462,14 @@ impl<'p, H: Handler> Conversation<'p, H> {
         };
         self.protocol.give_back(wire.input.into_memory());
         self.protocol.give_back(self.output.into_memory());
-        Outcome::Idle(wire.socket, self.ticket, self.answered, self.turn)
+        Outcome::Idle(wire.socket, self.ticket, self.answered)
+    }
+
+    /// Lets others have their turn, if it is time for that.
+    fn turn(&self) -> impl Future<Output = ()> {
+        future::poll_fn(|cx| {
+            with_socket(&self.seat, |socket| socket.poll_turn(cx)).unwrap_or(Poll::Ready(()))
+        })
     }
 
     /// Whether the connection could leave, were all responses sent.
@@ -562,7 +559,10 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 }
             }
             let refusal = match self.more_of_the_head().await {
-                More::Bytes(Ok(1..)) => continue,
+                More::Bytes(Ok(1..)) => {
+                    self.turn().await;
+                    continue;
+                }
                 More::Bytes(Ok(0)) => {
                     Refusal::new(StatusCode::BadRequest, "the request head is cut short")
                 }
@@ -971,9 +971,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                         loan.interim = Interim::Settled;
                         output.append(CONTINUE);
                     }
-                    stalled = loan
-                        .waiting_since
-                        .and_then(|since| due(since, limits.body_timeout));
+                    stalled = loan.deadline(limits.body_timeout);
                 }
                 // Earlier responses do not wait for this one. Failure shows
                 // again when the response is sent; until then the handler,
@@ -995,10 +993,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 if timeout.is_some_and(|timeout| timeout <= now) {
                     return Poll::Ready(Err(Unanswered::Overdue));
                 }
-                if let Seat::Lent(loan) = &*seat
-                    && stalled.is_some_and(|stalled| stalled <= now)
-                {
-                    lock(loan).stall();
+                if let Seat::Lent(loan) = &*seat {
+                    lock(loan).end_wait(limits.body_timeout, now);
                 }
                 deadline = None;
             }
@@ -1027,7 +1023,6 @@ impl<'p, H: Handler> Conversation<'p, H> {
             ticket,
             seat,
             output,
-            turn,
             ..
         } = self;
         let limits = &protocol.limits;
@@ -1066,9 +1061,7 @@ impl<'p, H: Handler> Conversation<'p, H> {
                             output.insert(beginning, CONTINUE);
                         }
                     }
-                    stalled = loan
-                        .waiting_since
-                        .and_then(|since| due(since, limits.body_timeout));
+                    stalled = loan.deadline(limits.body_timeout);
                 }
                 beginning = None;
                 let before = output.len();
@@ -1092,7 +1085,9 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     }
                 };
                 if blocked_since.is_none() && !starved {
-                    ready!(turn.poll(&protocol.reactor, cx));
+                    ready!(
+                        with_socket(seat, |socket| socket.poll_turn(cx)).unwrap_or(Poll::Ready(()))
+                    );
                     continue;
                 }
                 if earlier(blocked, stalled) != deadline {
@@ -1108,10 +1103,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                     log::debug!("{} does not read its response", ticket.peer());
                     return Poll::Ready(Err(Untransmitted::Gone));
                 }
-                if let Seat::Lent(loan) = &*seat
-                    && stalled.is_some_and(|stalled| stalled <= now)
-                {
-                    lock(loan).stall();
+                if let Seat::Lent(loan) = &*seat {
+                    lock(loan).end_wait(limits.body_timeout, now);
                 }
             }
         })

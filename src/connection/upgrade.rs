@@ -3,13 +3,13 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
 use super::wire::Wire;
-use crate::reactor::{Socket, Turn};
+use crate::reactor::Socket;
 
 /// The stream that a handler gets in place of the connection.
 ///
@@ -19,7 +19,6 @@ pub(super) struct UpgradedStream {
     /// `None` only while being dropped.
     socket: Option<Socket>,
     input: Buffer,
-    turn: Turn,
     end: Arc<Mutex<End>>,
 }
 
@@ -37,7 +36,6 @@ impl UpgradedStream {
         let stream = UpgradedStream {
             socket: Some(wire.socket),
             input: wire.input,
-            turn: Turn::default(),
             end: Arc::clone(&end),
         };
         (stream, end)
@@ -93,7 +91,8 @@ impl AsyncRead for UpgradedStream {
         let Some(socket) = &this.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        (this.turn).poll_with(socket, cx, |socket, cx| socket.poll_receive(into, cx))
+        ready!(socket.poll_turn(cx));
+        socket.poll_receive(into, cx)
     }
 }
 
@@ -103,11 +102,9 @@ impl AsyncWrite for UpgradedStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let UpgradedStream { socket, turn, .. } = self.get_mut();
-        let Some(socket) = socket else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        turn.poll_with(socket, cx, |socket, cx| socket.poll_send(bytes, cx))
+        let socket = self.socket()?;
+        ready!(socket.poll_turn(cx));
+        socket.poll_send(bytes, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
