@@ -33,7 +33,6 @@ use std::time::{Duration, Instant};
 
 use async_io::Timer;
 use smol::future;
-use smol::stream::Stream as _;
 
 use super::accept::Attend;
 use crate::handoff::channel::{LONGEST_PAYLOAD, MOST_DESCRIPTORS, passes};
@@ -133,6 +132,8 @@ struct Batch {
 /// What keeps us from sending.
 struct Obstacle {
     since: Instant,
+    /// When it was last met.
+    met: Instant,
     /// When to try again, unless that is now.
     pause: Option<Timer>,
 }
@@ -386,10 +387,12 @@ impl Handover {
         if self.kept.is_empty() {
             return;
         }
-        let sweep = self.sweep.get_or_insert_with(|| Timer::interval(SWEEP));
-        if std::pin::Pin::new(sweep).poll_next(cx).is_pending() {
+        let sweep = self.sweep.get_or_insert_with(|| Timer::after(SWEEP));
+        if future::FutureExt::poll(sweep, cx).is_pending() {
             return;
         }
+        // Not an interval, which would make up for the time without copies.
+        self.sweep = None;
         let traces = ledger.read(self.slots as usize);
         self.kept
             .retain(|passenger| traces.get(passenger.slot as usize) != Some(&Trace::Closed));
@@ -503,15 +506,17 @@ impl Handover {
                 | io::ErrorKind::NotConnected
         );
         let passes = is_end || passes(error);
+        let met = Instant::now();
         let since = match &self.obstacle {
-            Some(obstacle) => obstacle.since,
-            None => Instant::now(),
+            // Nobody may have wanted to leave since.
+            Some(obstacle) if obstacle.met.elapsed() < OBSTACLE_PATIENCE => obstacle.since,
+            Some(_) | None => met,
         };
         if passes && since.elapsed() < OBSTACLE_PATIENCE {
             log::debug!("connections cannot be handed over at the moment: {error}");
             self.size = (self.size / 2).max(1);
             let pause = Some(Timer::after(OBSTACLE_PAUSE));
-            self.obstacle = Some(Obstacle { since, pause });
+            self.obstacle = Some(Obstacle { since, met, pause });
         } else {
             log::warn!("connections cannot be handed over, so they drain: {error}");
             self.close();
@@ -719,6 +724,22 @@ mod tests {
         while scene.theirs.try_receive().is_some() {}
         scene.board();
         scene.wait_until(Handover::is_unacknowledged);
+    }
+
+    #[test]
+    fn an_obstacle_is_old_only_if_it_has_been_met_all_the_time() {
+        let now = Instant::now();
+        let hour_ago = now.checked_sub(Duration::from_secs(3600)).unwrap();
+        for (met, is_open) in [(hour_ago, true), (now, false)] {
+            let mut scene = Scene::set();
+            scene.handover.obstacle = Some(Obstacle {
+                since: hour_ago,
+                met,
+                pause: None,
+            });
+            scene.handover.obstruct(&rustix::io::Errno::AGAIN.into());
+            assert_eq!(scene.handover.is_open, is_open);
+        }
     }
 
     #[test]
