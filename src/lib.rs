@@ -89,7 +89,7 @@
 //! | `restart failed: the successor, starting: …` | the same before there was a process: a check has failed, its environment could not be had, or it could not be started |
 //! | `restart undone: successor P, serving on probation: …` | it was lost on probation; this process accepts again |
 //! | `restart undone: successor P, publishing its process ID: …` | so it was, or could not write its PID file, or took more than five seconds for that, when the time of its probation was over |
-//! | `predecessor P has not come to an end in time and seems to hang; it is killed …` | it stood still while this process was on probation, for ten seconds more than its probation and its [`drain_timeout`](Server::drain_timeout) take; requests that it was at work on are lost. Under systemd it is left to the watchdog |
+//! | `predecessor P has not come to an end in time and seems to hang; it is killed …` | it stood still while this process was on probation, for ten seconds more than its probation and its [`drain_timeout`](Server::drain_timeout) take; requests that it was at work on are lost. Under systemd it is left to the watchdog (`WatchdogSec=`); without one somebody has to kill it |
 //! | `took back N of M connections …` | which of those that had been handed over go on here |
 //! | `stopping in …; unready from now on` | a `SIGTERM` was heard, and its delay ([`Server::shutdown_delay`]) has begun |
 //! | `the drain ends with N connections in flight`, `cut off: …` | the deadline of the drain, or a second `SIGTERM`; who was cut off, doing what, for how long |

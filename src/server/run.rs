@@ -1083,7 +1083,11 @@ impl Running {
         let pid = predecessor.pid();
         let hangs = "has not come to an end in time and seems to hang";
         if self.supervisor.watches_predecessor() {
-            log::error!("predecessor {pid} {hangs}; it is left to the watchdog of the supervisor");
+            let whom = match self.supervisor.has_watchdog() {
+                true => "the watchdog of the supervisor",
+                false => "whoever reads this: the supervisor has no watchdog (WatchdogSec=)",
+            };
+            log::error!("predecessor {pid} {hangs}; it is left to {whom}");
         } else {
             log::error!(
                 "predecessor {pid} {hangs}; it is killed, so that it cannot take back what it has \

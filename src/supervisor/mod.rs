@@ -218,6 +218,11 @@ impl Supervisor {
         self.socket.is_some() && self.role == Role::Heir
     }
 
+    /// Whether the supervisor would notice that the main process hangs.
+    pub(crate) fn has_watchdog(&self) -> bool {
+        self.watchdog.is_some()
+    }
+
     /// This process is the main one again, should it have retired. Under
     /// `NotifyAccess=main` nobody may believe that; but then the main process
     /// that has died was noticed, too.
