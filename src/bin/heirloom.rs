@@ -33,7 +33,8 @@ known.
   status   how the service is
   restart  replaces the service by a fresh process; done when that one serves
            for good
-  stop     lets the service finish what it is doing, and waits for its end
+  stop     lets the service finish what it is doing; done when nobody listens
+           any more and the process is about to exit
 
   --socket PATH      where the service has its control socket
   --json             one JSON object a line, as the service says it

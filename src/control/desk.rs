@@ -30,8 +30,9 @@ use crate::roster::Roster;
 /// that of a stop.
 const MOST_WAITING: usize = 32;
 
-/// How many clients may have their last line still to be written.
-const MOST_LEAVING: usize = 32;
+/// How many clients may have their last line still to be written: at the end of a
+/// process all that wait for a restart, and all that wait for a stop.
+const MOST_LEAVING: usize = 2 * MOST_WAITING;
 
 /// How many results are kept for those who ask late.
 const MOST_RESULTS: usize = 16;
