@@ -609,7 +609,7 @@ impl Running {
     fn facts(&self) -> Facts {
         let handover = self.handover.as_ref().map(Handover::summary);
         Facts {
-            successor: self.successor.as_ref().and_then(Successor::pid),
+            successor: (self.successor.as_ref()).and_then(|it| it.serving_pid().or(it.pid())),
             handed_over: handover.map(|summary| summary.handed_over()),
             taken_over: self.adoption.adopted(),
         }
