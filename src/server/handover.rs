@@ -728,13 +728,13 @@ mod tests {
 
     #[test]
     fn an_obstacle_is_old_only_if_it_has_been_met_all_the_time() {
-        let now = Instant::now();
-        let hour_ago = now.checked_sub(Duration::from_secs(3600)).unwrap();
-        for (met, is_open) in [(hour_ago, true), (now, false)] {
+        let hour = Duration::from_secs(3600);
+        for (age, is_open) in [(hour, true), (Duration::ZERO, false)] {
             let mut scene = Scene::set();
+            let now = Instant::now();
             scene.handover.obstacle = Some(Obstacle {
-                since: hour_ago,
-                met,
+                since: now.checked_sub(hour).unwrap(),
+                met: now.checked_sub(age).unwrap(),
                 pause: None,
             });
             scene.handover.obstruct(&rustix::io::Errno::AGAIN.into());
