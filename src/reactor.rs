@@ -348,8 +348,9 @@ impl Socket {
         cx: &Context<'_>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            let claim = ready!(self.poll_claim(cx))?;
-            if let Some(failure) = claim.failure {
+            let mut claim = ready!(self.poll_claim(cx))?;
+            if let Some(failure) = claim.failure.take() {
+                claim.keep();
                 return Poll::Ready(Err(failure.into()));
             }
             match net::recv(&self.descriptor, &mut *into, RecvFlags::empty()) {
@@ -714,6 +715,9 @@ pub(crate) mod tests {
             }
             let error = receive(&socket, 8).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            // Whoever reads on finds the end.
+            let end = future::poll_once(receive(&socket, 8)).await;
+            assert_eq!(end.expect("nobody would be woken").unwrap(), b"");
         });
     }
 

@@ -100,6 +100,7 @@ pub(crate) fn serve<H: Handler>(
         served: past.served,
         since: past.since,
         draining: false,
+        is_last: false,
     };
     let mut bytes = past.bytes;
     async move {
@@ -141,7 +142,7 @@ pub(crate) fn serve<H: Handler>(
             ticket.clean();
             if answered {
                 stay.renew();
-            } else if stay.is_over(&protocol.limits, &socket) {
+            } else if stay.ends(&protocol.limits, &socket) {
                 return Box::pin(close(socket, ticket, &protocol)).await;
             }
             // It may be readable at once, whatever it sends.
@@ -158,6 +159,8 @@ struct Stay {
     since: Instant,
     /// Whether it is kept for the grace of a drain only.
     draining: bool,
+    /// Whether it is over, and what has come in time is looked at.
+    is_last: bool,
 }
 
 impl Stay {
@@ -168,6 +171,7 @@ impl Stay {
             served: true,
             since: Instant::now(),
             draining: false,
+            is_last: false,
         };
     }
 
@@ -188,10 +192,12 @@ impl Stay {
         due(self.since, patience)
     }
 
-    /// Whether it was kept for as long as it may be.
-    fn is_over(&self, limits: &Limits, socket: &Socket) -> bool {
+    /// Whether a connection that has sent nothing but empty lines was kept for as
+    /// long as it may be. The request may be right behind them, but once only.
+    fn ends(&mut self, limits: &Limits, socket: &Socket) -> bool {
         let deadline = self.deadline(limits, socket);
-        deadline.is_some_and(|deadline| deadline <= Instant::now())
+        let is_over = deadline.is_some_and(|deadline| deadline <= Instant::now());
+        is_over && (std::mem::replace(&mut self.is_last, true) || !socket.has_bytes())
     }
 }
 

@@ -1131,18 +1131,20 @@ fn a_request_that_comes_when_the_patience_is_over_is_answered() {
     let world = World::new(Limits::default().head_timeout(Duration::ZERO), api);
     // The reactor is not driven.
     let run = || while world.executor.try_tick() {};
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    world.accept(ours.into());
-    run();
-    theirs
-        .write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        .unwrap();
-    world.roster.expire(Instant::now());
-    run();
-    theirs.set_nonblocking(true).unwrap();
-    let mut answer = [0; 4096];
-    let length = theirs.read(&mut answer).unwrap();
-    assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    // The second one fills the first read with empty lines.
+    for request in [get.to_owned(), "\r\n".repeat(4096) + get] {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        world.accept(ours.into());
+        run();
+        theirs.write_all(request.as_bytes()).unwrap();
+        world.roster.expire(Instant::now());
+        run();
+        theirs.set_nonblocking(true).unwrap();
+        let mut answer = [0; 4096];
+        let length = theirs.read(&mut answer).unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 "));
+    }
 }
 
 /// They are read faster than they come, so they are there before the server is.
