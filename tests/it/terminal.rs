@@ -133,7 +133,7 @@ fn a_job_in_the_background_has_no_stub_and_ends_with_the_terminal_too() {
     let Some(mut shell) = Shell::start() else {
         return;
     };
-    shell.start_service(&Config::new(), "$api 2> $log &");
+    shell.start_service_in_background(&Config::new(), "$api 2> $log &");
     shell.hang_up();
     shell.log().wait_for_end();
     assert_eq!(shell.log().count("restarting"), 0);
@@ -144,7 +144,8 @@ fn what_was_started_to_outlive_the_terminal_does_and_restarts_at_a_hangup() {
     let Some(mut shell) = Shell::start() else {
         return;
     };
-    shell.start_service(&Config::new(), "nohup $api > /dev/null 2> $log &");
+    let command = "nohup $api > /dev/null 2> $log &";
+    shell.start_service_in_background(&Config::new(), command);
     // The shell passes it on to its jobs.
     shell.hang_up();
     shell.generation(2).hup();

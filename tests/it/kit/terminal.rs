@@ -76,6 +76,14 @@ impl Shell {
         TETHER.hold(self.group.unwrap());
     }
 
+    /// The same in the background. A shell that is late has not made a job of
+    /// it yet, although it serves, and would not pass a hangup on to it.
+    pub(crate) fn start_service_in_background(&mut self, config: &Config, command: &str) {
+        self.start_service(config, command);
+        self.say("echo a job > /dev/tty\n");
+        self.wait_for("a job\r");
+    }
+
     /// Types something.
     pub(crate) fn say(&mut self, text: &str) {
         self.terminal
