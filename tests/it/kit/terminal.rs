@@ -76,11 +76,12 @@ impl Shell {
         TETHER.hold(self.group.unwrap());
     }
 
-    /// The same in the background. A shell that is late has not made a job of
-    /// it yet, although it serves, and would not pass a hangup on to it.
+    /// The same in the background. A shell that is reading when it is hung up can
+    /// find the end of its input first; then it exits without passing the hangup
+    /// on to its jobs. So it waits for them.
     pub(crate) fn start_service_in_background(&mut self, config: &Config, command: &str) {
         self.start_service(config, command);
-        self.say("echo a job > /dev/tty\n");
+        self.say("echo a job > /dev/tty; wait\n");
         self.wait_for("a job\r");
     }
 
