@@ -10,6 +10,10 @@ use crate::address::{Address, Socket};
 /// How many requests are sent at once, if the socket takes them.
 const REQUESTS: usize = 1_000;
 
+/// How long a request is: so that the reads of a server hold whole ones, and one
+/// that waits only for the rest of a request does not.
+const REQUEST_BYTES: usize = 512;
+
 /// It asks as fast as its socket takes requests, and reads its responses away,
 /// so that nothing but the server's own fairness holds it back.
 pub struct Greedy {
@@ -25,7 +29,10 @@ pub struct Greedy {
 
 impl Greedy {
     pub fn connect(address: &Address) -> anyhow::Result<Self> {
-        let request = get(address, "/");
+        let short = get(address, "/");
+        let (fields, end) = short.split_at(short.len() - "\r\n".len());
+        let left = REQUEST_BYTES.saturating_sub(short.len() + "X: \r\n".len());
+        let request = format!("{fields}X: {}\r\n{end}", "x".repeat(left));
         let mut socket = address.connect(0, PATIENCE)?;
         let mut buffer = vec![0; READ_BYTES];
         socket.write_all(request.as_bytes())?;
