@@ -48,6 +48,8 @@ const ASK_EVERY: Duration = Duration::from_micros(250);
 /// Tells the readiness of sockets, as long as [`Reactor::drive`] runs.
 pub(crate) struct Reactor {
     epoll: Async<OwnedFd>,
+    /// How often it has looked for events.
+    round: AtomicU32,
     sources: Mutex<Sources>,
 }
 
@@ -57,6 +59,8 @@ struct Sources {
     places: Slab<Source>,
     /// Who looks for events, waiting.
     driver: Option<Waker>,
+    /// Who goes on in the next round.
+    resting: Vec<Waker>,
     /// Nobody will tell anything any more.
     is_over: bool,
 }
@@ -85,7 +89,8 @@ enum Supply {
     ToTheEnd,
 }
 
-/// How much is done for a socket in a row before others have their turn.
+/// How much is done for a socket in a row before others have their turn, and
+/// the reactor looks for events.
 pub(crate) const TURN: u32 = 32;
 
 impl Reactor {
@@ -93,6 +98,7 @@ impl Reactor {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Arc::new(Reactor {
             epoll: Async::new_nonblocking(epoll)?,
+            round: AtomicU32::new(0),
             sources: Mutex::default(),
         }))
     }
@@ -127,9 +133,8 @@ impl Reactor {
         }
     }
 
-    /// Has somebody look for events when whoever is runnable has had a turn; for
-    /// those who are always runnable. async-io is not asked then, but after some
-    /// hundred turns.
+    /// Has somebody look for events when whoever is runnable has had a turn.
+    /// async-io is not asked then, but after some hundred turns.
     pub(crate) fn look_around(&self) {
         let driver = self.sources().driver.take();
         if let Some(driver) = driver {
@@ -137,12 +142,31 @@ impl Reactor {
         }
     }
 
+    /// Waits for the next round, for those who are always runnable. When there
+    /// are no rounds any more, nobody waits.
+    fn poll_round(&self, cx: &Context<'_>) -> Poll<()> {
+        {
+            let mut sources = self.sources();
+            if sources.is_over {
+                return Poll::Ready(());
+            }
+            sources.resting.push(cx.waker().clone());
+        }
+        self.look_around();
+        Poll::Pending
+    }
+
     /// Waits until there may be events.
     async fn event(&self) {
         let mut is_woken = false;
         future::poll_fn(|cx| {
             if !is_woken {
-                self.sources().driver = Some(cx.waker().clone());
+                let mut sources = self.sources();
+                match sources.resting.is_empty() {
+                    true => sources.driver = Some(cx.waker().clone()),
+                    // Another thread has just begun to wait for the next round.
+                    false => cx.waker().wake_by_ref(),
+                }
             }
             // async-io does not count an event that it has delivered in the
             // round in which it was asked, although it wakes us for it.
@@ -160,6 +184,8 @@ impl Reactor {
     fn take_note(&self, events: impl Iterator<Item = epoll::Event>, wakers: &mut Vec<Waker>) {
         use epoll::EventFlags as Flags;
         let mut sources = self.sources();
+        self.round.fetch_add(1, Ordering::Relaxed);
+        wakers.append(&mut sources.resting);
         for event in events {
             // The rest of a batch can be about sockets that are gone, or about
             // whoever has their place now: to be woken in vain does no harm.
@@ -198,6 +224,7 @@ impl Drop for End<'_> {
         {
             let mut sources = self.0.sources();
             sources.is_over = true;
+            wakers.append(&mut sources.resting);
             for (_, source) in &mut sources.places {
                 wakers.extend(source.reader.take());
                 wakers.extend(source.writer.take());
@@ -219,13 +246,15 @@ pub(crate) struct Socket {
     // Forgotten before the number of the descriptor is free for another one.
     registration: Registration,
     descriptor: OwnedFd,
-    /// What has been done since somebody had to wait for it.
+    /// What has been done in the round of the registration.
     turn: AtomicU32,
 }
 
 struct Registration {
     reactor: Arc<Reactor>,
     key: u32,
+    /// The reactor's round in which something was last done for the socket.
+    round: AtomicU32,
 }
 
 impl Socket {
@@ -235,6 +264,7 @@ impl Socket {
         let registration = Registration {
             reactor: Arc::clone(reactor),
             key: u32::try_from(key).map_err(io::Error::other)?,
+            round: AtomicU32::new(0),
         };
         let data = registration.data();
         epoll::add(&reactor.epoll, &descriptor, data, Registration::ALWAYS)?;
@@ -250,30 +280,27 @@ impl Socket {
     }
 
     /// Counts something that is done without waiting. If others are to have their
-    /// turn first, the task is woken for it after that. Where a client always has
-    /// sent more, and takes everything, only this lets them.
+    /// turn first, the task is woken after that. Where a client always has sent
+    /// more, and takes everything, only this lets them.
+    ///
+    /// Each task runs at most once between two looks for events, or a few times,
+    /// so a new round is what tells that others had their turn. A read or write
+    /// in vain does not: the task may go on with something else.
     pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
-        // One task at a time is at work for a socket.
-        let turn = self.turn.load(Ordering::Relaxed) + 1;
-        let is_over = turn >= TURN;
-        self.turn
-            .store(if is_over { 0 } else { turn }, Ordering::Relaxed);
-        if !is_over {
-            return Poll::Ready(());
+        let Registration { reactor, round, .. } = &self.registration;
+        let now = reactor.round.load(Ordering::Relaxed);
+        let turn = match round.load(Ordering::Relaxed) == now {
+            true => self.turn.load(Ordering::Relaxed) + 1,
+            false => 1,
+        };
+        if turn >= TURN {
+            return reactor.poll_round(cx);
         }
-        self.registration.reactor.look_around();
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Waits, which lets others have their turn.
-    fn wait<T>(&self, waiting: &mut Option<Waker>, cx: &Context<'_>) -> Poll<T> {
-        self.turn.store(0, Ordering::Relaxed);
-        match waiting {
-            Some(known) => known.clone_from(cx.waker()),
-            None => *waiting = Some(cx.waker().clone()),
-        }
-        Poll::Pending
+        // Two threads at the halves of a stream may count less than they do, but
+        // each waits for a round in the end.
+        round.store(now, Ordering::Relaxed);
+        self.turn.store(turn, Ordering::Relaxed);
+        Poll::Ready(())
     }
 
     /// Takes the socket off the reactor, which must not watch it once another
@@ -287,7 +314,7 @@ impl Socket {
     pub(crate) fn poll_readable(&self, cx: &Context<'_>) -> Poll<()> {
         self.registration
             .with(|source, is_over| match source.supply {
-                Supply::None if !is_over => self.wait(&mut source.reader, cx),
+                Supply::None if !is_over => wait(&mut source.reader, cx),
                 Supply::None | Supply::Some | Supply::ToTheEnd => Poll::Ready(()),
             })
     }
@@ -399,7 +426,7 @@ impl Socket {
         self.registration
             .with(|source, is_over| match std::mem::take(&mut source.supply) {
                 Supply::None if is_over => Poll::Ready(Err(over())),
-                Supply::None => self.wait(&mut source.reader, cx),
+                Supply::None => wait(&mut source.reader, cx),
                 supply @ (Supply::Some | Supply::ToTheEnd) => Poll::Ready(Ok(Claim {
                     socket: self,
                     supply,
@@ -420,11 +447,19 @@ impl Socket {
         registration.with(
             |source, is_over| match std::mem::take(&mut source.has_room) {
                 false if is_over => Poll::Ready(Err(over())),
-                false => self.wait(&mut source.writer, cx),
+                false => wait(&mut source.writer, cx),
                 true => Poll::Ready(Ok(())),
             },
         )
     }
+}
+
+fn wait<T>(waiting: &mut Option<Waker>, cx: &Context<'_>) -> Poll<T> {
+    match waiting {
+        Some(known) => known.clone_from(cx.waker()),
+        None => *waiting = Some(cx.waker().clone()),
+    }
+    Poll::Pending
 }
 
 impl Registration {
@@ -515,21 +550,32 @@ pub(crate) mod tests {
     {
         play(async |socket, mut theirs, turns| {
             let mut stream = stream(socket);
+            // A read in vain is no turn for others.
+            for vainly in [false, true] {
+                for _ in 0..3 {
+                    let mut writes = 0;
+                    while future::poll_once(stream.write(b"x")).await.is_some() {
+                        writes += 1;
+                        if vainly {
+                            let read = future::poll_once(stream.read(&mut [0])).await;
+                            assert!(read.is_none());
+                        }
+                        assert!(writes < TURN, "more writes in a row");
+                    }
+                    assert!(writes > 0);
+                    turns().await;
+                }
+            }
             Write::write_all(&mut theirs, &[7; 1000]).unwrap();
-            turns().await;
             for _ in 0..3 {
+                turns().await;
                 let mut reads = 0;
                 while future::poll_once(stream.read(&mut [0])).await.is_some() {
                     reads += 1;
                 }
                 assert!((1..TURN).contains(&reads), "{reads} reads in a row");
-            }
-            for _ in 0..3 {
-                let mut writes = 0;
-                while future::poll_once(stream.write(b"x")).await.is_some() {
-                    writes += 1;
-                }
-                assert!((1..TURN).contains(&writes), "{writes} writes in a row");
+                // It may not go on with something else, either.
+                assert!(future::poll_once(stream.write(b"x")).await.is_none());
             }
             let all = async {
                 for _ in 0..100 {

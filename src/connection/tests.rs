@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -1122,6 +1122,83 @@ fn a_client_that_posts_without_end_lets_others_have_their_turn() {
     assert_modesty(format!(
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n{body}"
     ));
+}
+
+/// The body of a response that looks whether there is something of the request,
+/// and goes on either way.
+struct Duplex {
+    request: Body,
+    begun: Instant,
+    is_over: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Duplex {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        // If nobody else has a turn, somebody has to end it.
+        if self.begun.elapsed() >= PATIENCE / 2 {
+            self.is_over.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(0));
+        }
+        let polled = Pin::new(&mut self.request).poll_read(cx, &mut [0]);
+        assert!(polled.is_pending(), "{polled:?}");
+        // It computes, so that the client is the faster one.
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_micros(100) {}
+        into.fill(b'x');
+        Poll::Ready(Ok(into.len()))
+    }
+}
+
+/// To look for something in vain is no turn for others.
+#[test]
+fn a_response_that_looks_at_its_request_lets_others_have_their_turn() {
+    let is_over = Arc::<AtomicBool>::default();
+    let over = Arc::clone(&is_over);
+    let world = World::new(Limits::default(), move |mut request: Request| {
+        let is_over = Arc::clone(&over);
+        async move {
+            let mut response = Response::new(200);
+            if request.target() == "/duplex" {
+                response.set_body(Body::from_reader(
+                    BufReader::new(Duplex {
+                        request: request.take_body(),
+                        begun: Instant::now(),
+                        is_over,
+                    }),
+                    None,
+                ));
+            }
+            Ok(response)
+        }
+    });
+    world.run(async {
+        let mut modest = world.connect();
+        let mut greedy = world.connect_by_tcp().into_inner().unwrap();
+        greedy.set_nonblocking(false).unwrap();
+        let post = "POST /duplex HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n";
+        greedy.write_all(post.as_bytes()).unwrap();
+        let mut reader = greedy.try_clone().unwrap();
+        let (begins, begun) = smol::channel::bounded(1);
+        let reading = std::thread::spawn(move || {
+            let mut bytes = vec![0; 65536];
+            while reader.read(&mut bytes).is_ok_and(|count| count > 0) {
+                let _ = begins.try_send(());
+            }
+        });
+        begun.recv().await.unwrap();
+        modest.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        modest.until("\r\n\r\n").await;
+        assert!(
+            !is_over.load(Ordering::Relaxed),
+            "it has waited for the end"
+        );
+        greedy.shutdown(Shutdown::Both).unwrap();
+        reading.join().unwrap();
+    });
 }
 
 /// A request that comes in the moment in which the patience is over, so that
