@@ -298,6 +298,7 @@ impl Loan {
         let wire = self.wire.as_ref();
         if wire.is_some_and(|wire| wire.socket.has_bytes()) {
             self.waiting_since = None;
+            self.wake_reader();
         } else {
             self.fail(Failure::Stalled);
         }

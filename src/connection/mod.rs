@@ -180,6 +180,7 @@ impl Stay {
         if self.draining != ticket.draining() {
             self.draining = ticket.draining();
             self.since = Instant::now();
+            self.is_last = false;
         }
     }
 
