@@ -7,6 +7,7 @@
 use std::error::Error as StdError;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use async_io::{Async, Timer};
@@ -61,7 +62,11 @@ impl State {
         let Some(offer) = &mut self.offer else {
             return Ok(None);
         };
-        let state = offer().map_err(|problem| problem.to_string())?;
+        // A panic is a failed restart, too, and not the end of the process that
+        // serves.
+        let state = catch_unwind(AssertUnwindSafe(offer))
+            .map_err(|_| "it panicked".to_owned())?
+            .map_err(|problem| problem.to_string())?;
         let bytes = state.len() as u64;
         if bytes > self.max_bytes {
             return Err(too_large(bytes, self.max_bytes));
@@ -228,6 +233,16 @@ mod tests {
         drop(offered);
         let error = smol::block_on(read(stream, 10)).unwrap_err();
         assert_eq!(error.to_string(), "only 0 of 10 bytes came");
+    }
+
+    #[test]
+    fn who_panics_over_its_state_has_none_to_offer() {
+        let mut state = State {
+            offer: Some(Box::new(|| panic!("as asked"))),
+            ..State::default()
+        };
+        let problem = state.offer().map(|_| ()).unwrap_err();
+        assert_eq!(problem, "it panicked");
     }
 
     #[test]
