@@ -257,6 +257,7 @@ async fn serve(generation: Generation, config: Config) -> heirloom::Result<()> {
             }
             if phase != Phase::Serving {
                 info!("generation {number} is {phase}");
+                assert!(later != Fault::PanicAtRestart, "as configured");
                 return;
             }
             let addresses: Vec<String> = transition
@@ -366,7 +367,8 @@ fn go_wrong(fault: Fault) {
         | Fault::Hang
         | Fault::BadConfig
         | Fault::NotReady
-        | Fault::BadState => {}
+        | Fault::BadState
+        | Fault::PanicAtRestart => {}
     }
 }
 
@@ -475,6 +477,7 @@ enum Fault {
     PanicAfterReady,
     HangAfterReady,
     KillAfterReady,
+    PanicAtRestart,
 }
 
 fn default_greeting() -> String {

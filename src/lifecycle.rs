@@ -168,11 +168,13 @@ pub(crate) enum Effect {
     /// Kill the predecessor, which hangs and could yet take everything back.
     Fence,
     /// Leave the successor, which has taken over for good, to itself; reap it
-    /// if it exits while we are there.
+    /// if it exits while we are there. One that has not, and was told to stop
+    /// with us, is killed: nobody would be there to do so later.
     Release,
     /// Name everything that is still in flight.
     Report,
-    /// Leave; what is in flight is cut.
+    /// Leave; what is in flight is cut, and a successor killed that was told to
+    /// stop and has not said that it does.
     Exit,
 }
 

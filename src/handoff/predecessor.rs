@@ -265,6 +265,8 @@ pub(crate) enum Loss {
     Unresponsive(usize, Duration),
     NoState(String),
     Unpublished,
+    /// It was told to stop.
+    Unstopped,
 }
 
 impl fmt::Display for Loss {
@@ -292,6 +294,7 @@ impl fmt::Display for Loss {
                 "it has not taken {connections} connections in {patience:?}"
             ),
             Loss::Unpublished => f.write_str("it could not publish itself"),
+            Loss::Unstopped => f.write_str("it has not said that it stops"),
             Loss::NoState(reason) => {
                 write!(f, "the application's state cannot be handed over: {reason}")
             }
@@ -394,6 +397,12 @@ impl Successor {
     /// How long ago it was started, or what comes before that was begun.
     pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
+    }
+
+    /// Whether nothing is taken back any more, because it was told so or stops
+    /// on purpose.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.step == Step::Proven
     }
 
     /// What we wait for it to do, for the log.

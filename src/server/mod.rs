@@ -351,9 +351,9 @@ impl Server {
     /// It is called when a successor has claimed the listeners, and runs on the
     /// thread that serves. This process goes on serving after that, so the
     /// state is a copy of what may yet change here. It is sent at the pace at
-    /// which the successor takes it. If `offer` returns an error, or more than
-    /// [`max_state_bytes`](Server::max_state_bytes), the restart has failed and
-    /// this process serves on.
+    /// which the successor takes it. If `offer` returns an error, panics, or has
+    /// more than [`max_state_bytes`](Server::max_state_bytes), the restart has
+    /// failed and this process serves on.
     ///
     /// # Examples
     ///
@@ -781,6 +781,8 @@ impl Server {
     /// with the one in which this process starts to serve.
     ///
     /// The callback runs between two events of the server and must not block.
+    /// If it panics at the first transition, the process does not come to serve;
+    /// a later panic is logged, and the server goes on.
     pub fn on_transition(mut self, callback: impl FnMut(&Transition) + 'static) -> Self {
         self.options.on_transition = Box::new(callback);
         self

@@ -10,6 +10,7 @@ mod supervision;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,6 +48,9 @@ use crate::transition::{HandoverSummary, Transition};
 /// How long a successor may take to publish its process ID, which it does at
 /// once unless it hangs.
 const PUBLICATION: Duration = Duration::from_secs(5);
+
+/// How long a successor that is told to stop may take to say that it does.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How much longer than it has said itself a predecessor may take to come to
 /// an end: it may have waited for an acknowledgement, and for a publication.
@@ -475,6 +479,9 @@ impl Running {
         let is_waiting = (self.handover.as_ref()).is_some_and(Handover::is_unacknowledged)
             || (self.successor.as_ref()).is_some_and(Successor::has_unsent);
         if let Poll::Ready(event) = self.clocks.poll(!is_waiting, cx) {
+            if event == Event::Lost {
+                self.loss = Some(Loss::Unstopped);
+            }
             return Poll::Ready(event);
         }
         let burials = self.burials.len();
@@ -486,7 +493,7 @@ impl Running {
             self.republish();
         }
         // What was handed over and comes back is still ours.
-        if self.drain_watched && self.burials.is_empty() {
+        if self.drain_watched && self.burials.is_empty() && !self.has_unheard() {
             let drained = std::pin::pin!(self.roster.empty());
             let released = self.status.poll_released(&mut self.released, cx);
             if Future::poll(drained, cx).is_ready() && released.is_ready() {
@@ -540,6 +547,18 @@ impl Running {
         })
     }
 
+    /// Whether the successor was told to stop and has not said that it does. It
+    /// may hang, and whoever stops the service is to find nothing of it.
+    fn has_unheard(&self) -> bool {
+        let successor = self.successor.as_ref();
+        self.state == State::StoppingTogether && successor.is_some_and(|it| !it.is_proven())
+    }
+
+    /// Whether the successor was lost because it has exited.
+    fn is_exit_known(&self) -> bool {
+        matches!(self.loss, Some(Loss::Exited(_)))
+    }
+
     /// Whether the successor is a process that somebody else has started.
     fn is_taken_over(&self) -> bool {
         self.successor.as_ref().is_some_and(Successor::is_foreign)
@@ -587,6 +606,7 @@ impl Running {
             // queue is open until we close it too.
             Report::Stopping => {
                 self.is_left = true;
+                self.clocks.farewell = None;
                 self.control.successor_stops();
                 if let Some(handover) = &mut self.handover {
                     handover.close();
@@ -831,6 +851,7 @@ impl Running {
             Effect::Relinquish => {
                 self.clocks.probation = None;
                 self.clocks.publication = None;
+                self.clocks.farewell = None;
                 if let Some(successor) = &self.successor
                     && event == Event::Proven
                 {
@@ -853,6 +874,9 @@ impl Running {
                 self.clocks.probation = None;
                 self.clocks.publication = None;
                 if let Some(successor) = &self.successor {
+                    if !successor.is_proven() {
+                        self.clocks.farewell = after(FAREWELL);
+                    }
                     // It has not been told to serve, so it is for us to accept
                     // what still waits.
                     if successor.has_unsent_serve() {
@@ -885,9 +909,15 @@ impl Running {
             Effect::AwaitDrained => self.drain_watched = true,
             Effect::Kill | Effect::Bury => self.dismiss(event),
             Effect::Fence => self.fence(),
+            Effect::Release if self.has_unheard() && !self.is_exit_known() => {
+                self.dismiss(event);
+            }
             Effect::Release => self.release(),
             Effect::Report => self.report(),
             Effect::Exit => {
+                if self.has_unheard() {
+                    self.dismiss(event);
+                }
                 let summary = self.handover.as_ref().map(Handover::summary);
                 log::info!(
                     "generation {} exits {:.1?} after it stopped accepting{}",
@@ -1123,12 +1153,19 @@ impl Running {
 
     /// Parts with a successor that has not taken over, or not for good.
     fn dismiss(&mut self, event: Event) {
+        let is_stopping = self.has_unheard();
+        if is_stopping {
+            self.loss.get_or_insert(Loss::Unstopped);
+        }
         let loss = self.loss.take();
         let Some((mut successor, failure)) = self.part(loss.as_ref()) else {
             return;
         };
         let number = self.number;
-        if matches!(event, Event::Stop | Event::Retire) {
+        if is_stopping {
+            log::error!("{failure}; it does not outlast the service");
+            self.control.restart_fails(&failure);
+        } else if matches!(event, Event::Stop | Event::Retire) {
             log::info!("stopping; {successor} is not ready and is taken along");
         } else {
             let line = match self.state.is_probation() {
@@ -1194,6 +1231,7 @@ impl Running {
         self.clocks.readiness = None;
         self.clocks.probation = None;
         self.clocks.publication = None;
+        self.clocks.farewell = None;
         let reason = match loss {
             Some(loss) => loss.to_string(),
             None if self.state.is_probation() => format!("it has not done so in {PUBLICATION:?}"),
@@ -1250,7 +1288,16 @@ impl Running {
             failure: self.failure.take(),
             handover,
         };
-        (self.options.on_transition)(&transition);
+        let callback = AssertUnwindSafe(|| (self.options.on_transition)(&transition));
+        if let Err(panic) = catch_unwind(callback) {
+            // Whoever has just started may learn of it: a predecessor takes back
+            // what it has handed over. But a process that others rely on is not to
+            // end because of a line that could not be printed.
+            if from.is_none() {
+                resume_unwind(panic);
+            }
+            log::error!("the callback for transitions has panicked");
+        }
     }
 }
 
@@ -1362,6 +1409,8 @@ struct Clocks {
     probation: Option<Instant>,
     /// For the successor to publish its process ID: `Overdue`.
     publication: Option<Instant>,
+    /// For the successor to say that it stops: `Lost`.
+    farewell: Option<Instant>,
     /// For the predecessor to let us hear of it: `Overdue`.
     predecessor: Option<Instant>,
     /// Of an announced stop: `Stop`.
@@ -1381,6 +1430,7 @@ impl Clocks {
             (&mut self.readiness, Event::Overdue),
             (&mut self.probation, Event::Passed),
             (&mut self.publication, Event::Overdue),
+            (&mut self.farewell, Event::Lost),
             (&mut self.predecessor, Event::Overdue),
             (&mut self.retirement, Event::Stop),
             (&mut self.drain, Event::Overdue),
@@ -1407,7 +1457,10 @@ impl Clocks {
         self.timer = None;
         // We have not had the processor ourselves, as when a whole group of
         // processes was frozen: nobody else is to blame before he has had it.
-        if event == Event::Overdue && at.elapsed() > INDULGENCE && self.extended != Some(at) {
+        if matches!(event, Event::Overdue | Event::Lost)
+            && at.elapsed() > INDULGENCE
+            && self.extended != Some(at)
+        {
             *clock = after(INDULGENCE);
             self.extended = *clock;
             return self.poll(is_proving, cx);

@@ -402,6 +402,21 @@ fn a_successor_that_panics_after_it_was_ready() {
     service.stop();
 }
 
+/// As when a line cannot be printed because nobody reads them any more.
+#[test]
+fn a_callback_that_panics_is_not_the_end_of_a_process_that_serves() {
+    let service = Service::start(Config::new().fault("panic-at-restart"));
+    let mut client = service.connect();
+    assert_still_kept_alive(&mut client);
+    service.restart_to_the_end();
+    assert_eq!(client.get("/").unwrap().generation(), 2);
+    assert_eq!(service.failed_restarts(), 0);
+    let panics = "the callback for transitions has panicked";
+    // To forking, handoff, and draining.
+    assert_eq!(service.log().count(panics), 3);
+    service.stop();
+}
+
 /// The faults of the example itself, through its configuration.
 fn survives_configuration(faulty: &str, step: &str, reasons: &[&str]) {
     let service = Service::start(Config::new().ready_timeout_ms(READY_TIMEOUT_MS));

@@ -1,6 +1,6 @@
 //! Whoever hangs in the middle of a handoff is waited for, but not for ever.
 
-use crate::kit::{Batch, Client, Config, FalsePredecessor, Launch, Service, can_open};
+use crate::kit::{Batch, Client, Config, End, FalsePredecessor, Launch, Service, can_open};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
 
@@ -57,6 +57,13 @@ fn whoever_hangs_has_five_seconds() {
     frozen.current().hup();
     frozen.log().wait_for("generation 2 is serving on ");
 
+    // A successor that is told to stop, with its service, and has nothing else
+    // to say.
+    let stopped = Service::start(probation);
+    let hanging = stopped.restart();
+    hanging.freeze();
+    stopped.first().term();
+
     // A predecessor that announces connections and does not send them, to a
     // successor that has no room for any others.
     let config = Config::new().limit("max_connections", 2);
@@ -82,6 +89,12 @@ fn whoever_hangs_has_five_seconds() {
     assert_served_by(&frozen, &mut frozen_clients);
 
     assert_eq!(waiting.answer().unwrap().generation(), 2);
+
+    assert_eq!(stopped.first().wait_exit(), End::Exit(0));
+    assert!(!hanging.is_alive());
+    let line = stopped.log().wait_for("it does not outlast the service");
+    assert!(line.contains("it has not said that it stops"), "{line}");
+    stopped.log().wait_for_end();
 
     // And afterwards it is as if nothing had happened.
     silent.binary().link_to("api");

@@ -290,11 +290,30 @@ fn publishing_term_and_int_to_the_predecessor_stop_the_service() {
         successor.freeze();
         service.log().wait_for("sent `publish`");
         stop(&predecessor);
-        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        service.log().wait_for("sent `stop`");
         successor.thaw();
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
         service.log().wait_for("generation 2 exits");
         service.log().wait_for_end();
     }
+}
+
+/// It would have the listeners, and nobody would know of it.
+#[test]
+fn probation_a_second_stop_leaves_no_successor_that_hangs() {
+    let service = Service::start(Config::new().probation_ms(60_000));
+    let predecessor = service.current();
+    let successor = service.restart();
+    successor.freeze();
+    successor.wait_frozen();
+    predecessor.term();
+    service.log().wait_for("stopping; ");
+    predecessor.int();
+    assert_eq!(predecessor.wait_exit(), End::Exit(0));
+    assert!(!successor.is_alive());
+    let line = service.log().wait_for("it does not outlast the service");
+    assert!(line.contains("it has not said that it stops"), "{line}");
+    service.log().wait_for_end();
 }
 
 /// Everything that it has said, and that it is dead, comes at once.
