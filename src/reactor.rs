@@ -142,18 +142,23 @@ impl Reactor {
         }
     }
 
-    /// Waits for the next round, for those who are always runnable. When there
-    /// are no rounds any more, nobody waits.
-    fn poll_round(&self, cx: &Context<'_>) -> Poll<()> {
+    /// Wakes whoever is always runnable in the next round, or at once if there
+    /// are none any more; tells which.
+    fn rest(&self, cx: &Context<'_>) -> bool {
         {
             let mut sources = self.sources();
             if sources.is_over {
-                return Poll::Ready(());
+                drop(sources);
+                cx.waker().wake_by_ref();
+                return false;
             }
-            sources.resting.push(cx.waker().clone());
+            let last = sources.resting.last();
+            if !last.is_some_and(|last| last.will_wake(cx.waker())) {
+                sources.resting.push(cx.waker().clone());
+            }
         }
         self.look_around();
-        Poll::Pending
+        true
     }
 
     /// Waits until there may be events.
@@ -162,10 +167,12 @@ impl Reactor {
         future::poll_fn(|cx| {
             if !is_woken {
                 let mut sources = self.sources();
-                match sources.resting.is_empty() {
-                    true => sources.driver = Some(cx.waker().clone()),
-                    // Another thread has just begun to wait for the next round.
-                    false => cx.waker().wake_by_ref(),
+                sources.driver = Some(cx.waker().clone());
+                let is_awaited = !sources.resting.is_empty();
+                drop(sources);
+                // Another thread has just begun to wait for the next round.
+                if is_awaited {
+                    self.look_around();
                 }
             }
             // async-io does not count an event that it has delivered in the
@@ -294,7 +301,10 @@ impl Socket {
             false => 1,
         };
         if turn >= TURN {
-            return reactor.poll_round(cx);
+            if !reactor.rest(cx) {
+                self.turn.store(0, Ordering::Relaxed);
+            }
+            return Poll::Pending;
         }
         // Two threads at the halves of a stream may count less than they do, but
         // each waits for a round in the end.
@@ -789,5 +799,9 @@ pub(crate) mod tests {
         let error = smol::block_on(receive(&socket, 8)).unwrap_err();
         assert_eq!(error.to_string(), "the server has come to its end");
         smol::block_on(future::poll_fn(|cx| socket.poll_readable(cx)));
+        // But who never has to wait still lets others have their turn.
+        let cx = &Context::from_waker(Waker::noop());
+        let pauses = (0..TURN * 3).filter(|_| socket.poll_turn(cx).is_pending());
+        assert_eq!(pauses.count(), 3);
     }
 }
