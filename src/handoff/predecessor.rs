@@ -833,6 +833,19 @@ impl Successor {
         }
     }
 
+    /// Waits so long for it to exit by itself, then does as
+    /// [`Successor::dismiss`].
+    pub(crate) async fn outwait(mut self, patience: Duration) -> bool {
+        if let Process::Running(running) = &mut self.process {
+            let exited = async { drop(running.exit().await) };
+            let late = async {
+                Timer::after(patience).await;
+            };
+            exited.or(late).await;
+        }
+        self.dismiss().await
+    }
+
     /// How it has ended, if it is our child and has. It may be reaped by this,
     /// or have been, and then nobody else will ever know.
     pub(crate) fn status(&mut self) -> Option<ExitStatus> {

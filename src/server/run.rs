@@ -52,6 +52,9 @@ const PUBLICATION: Duration = Duration::from_secs(5);
 /// How long a successor that is told to stop may take to say that it does.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// How long one may take to exit that was told to do so at once.
+const DEPARTURE: Duration = Duration::from_millis(500);
+
 /// How much longer than it has said itself a predecessor may take to come to
 /// an end: it may have waited for an acknowledgement, and for a publication.
 const PREDECESSOR: Duration = Duration::from_secs(10);
@@ -181,6 +184,7 @@ pub(super) async fn run(
         stop_count: StopCount::default(),
         first,
         is_stop_owed: false,
+        is_alone: false,
         pending: VecDeque::new(),
         options,
     };
@@ -348,6 +352,9 @@ struct Running {
     first: First,
     /// Whether we were told to stop while somebody else was taking over.
     is_stop_owed: bool,
+    /// Whether a successor that stopped with us, and may have published itself,
+    /// was killed: what it has left behind is ours again.
+    is_alone: bool,
     /// Events that came of effects.
     pending: VecDeque<Event>,
     options: Options,
@@ -391,6 +398,9 @@ impl Running {
         // Each of them has its deadline.
         for burial in std::mem::take(&mut self.burials) {
             burial.await;
+        }
+        if self.is_alone {
+            self.republish();
         }
         // Whoever hears that we have stopped is to find nothing of us.
         self.pid_file = None;
@@ -489,7 +499,8 @@ impl Running {
             .retain_mut(|burial| burial.poll(cx).is_pending());
         // Only now is it certain that a lost successor publishes itself no
         // more.
-        if self.burials.len() < burials && self.state.phase() != Phase::Draining {
+        if self.burials.len() < burials && (self.state.phase() != Phase::Draining || self.is_alone)
+        {
             self.republish();
         }
         // What was handed over and comes back is still ours.
@@ -910,13 +921,14 @@ impl Running {
             Effect::Kill | Effect::Bury => self.dismiss(event),
             Effect::Fence => self.fence(),
             Effect::Release if self.has_unheard() && !self.is_exit_known() => {
-                self.dismiss(event);
+                let is_overdue = matches!(self.loss, Some(Loss::Unstopped));
+                self.outwait(if is_overdue { Duration::ZERO } else { FAREWELL });
             }
             Effect::Release => self.release(),
             Effect::Report => self.report(),
             Effect::Exit => {
                 if self.has_unheard() {
-                    self.dismiss(event);
+                    self.outwait(DEPARTURE);
                 }
                 let summary = self.handover.as_ref().map(Handover::summary);
                 log::info!(
@@ -1153,19 +1165,12 @@ impl Running {
 
     /// Parts with a successor that has not taken over, or not for good.
     fn dismiss(&mut self, event: Event) {
-        let is_stopping = self.has_unheard();
-        if is_stopping {
-            self.loss.get_or_insert(Loss::Unstopped);
-        }
         let loss = self.loss.take();
         let Some((mut successor, failure)) = self.part(loss.as_ref()) else {
             return;
         };
         let number = self.number;
-        if is_stopping {
-            log::error!("{failure}; it does not outlast the service");
-            self.control.restart_fails(&failure);
-        } else if matches!(event, Event::Stop | Event::Retire) {
+        if matches!(event, Event::Stop | Event::Retire) {
             log::info!("stopping; {successor} is not ready and is taken along");
         } else {
             let line = match self.state.is_probation() {
@@ -1184,6 +1189,25 @@ impl Running {
         let dismissed = successor.dismiss();
         self.burials.push(self.executor.spawn(async move {
             let is_gone = dismissed.await;
+            if let Some(restoration) = restoration {
+                restoration.restore(is_gone).await;
+            }
+        }));
+    }
+
+    /// Parts with a successor that was told to stop with us and has not said that
+    /// it does; kills it if it does not exit in time.
+    fn outwait(&mut self, patience: Duration) {
+        let loss = self.loss.take().unwrap_or(Loss::Unstopped);
+        let Some((successor, end)) = self.part(Some(&loss)) else {
+            return;
+        };
+        log::warn!("{end}; it is killed if it does not exit in {patience:?}");
+        self.control.restart_fails(&end);
+        self.is_alone = true;
+        let restoration = self.handover.take().map(Handover::take_back);
+        self.burials.push(self.executor.spawn(async move {
+            let is_gone = successor.outwait(patience).await;
             if let Some(restoration) = restoration {
                 restoration.restore(is_gone).await;
             }
@@ -1424,8 +1448,14 @@ struct Clocks {
 }
 
 impl Clocks {
-    /// The probation does not end before `is_proving`.
+    /// The probation does not end before `is_proving`, and a drain not as long as
+    /// a successor may say that it stops.
     fn poll(&mut self, is_proving: bool, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut none = None;
+        let drain = match self.farewell {
+            Some(_) => &mut none,
+            None => &mut self.drain,
+        };
         let clocks = [
             (&mut self.readiness, Event::Overdue),
             (&mut self.probation, Event::Passed),
@@ -1433,7 +1463,7 @@ impl Clocks {
             (&mut self.farewell, Event::Lost),
             (&mut self.predecessor, Event::Overdue),
             (&mut self.retirement, Event::Stop),
-            (&mut self.drain, Event::Overdue),
+            (drain, Event::Overdue),
         ];
         let earliest = clocks
             .into_iter()

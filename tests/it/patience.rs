@@ -62,6 +62,7 @@ fn whoever_hangs_has_five_seconds() {
     let stopped = Service::start(probation);
     let hanging = stopped.restart();
     hanging.freeze();
+    hanging.wait_frozen();
     stopped.first().term();
 
     // A predecessor that announces connections and does not send them, to a
@@ -92,7 +93,9 @@ fn whoever_hangs_has_five_seconds() {
 
     assert_eq!(stopped.first().wait_exit(), End::Exit(0));
     assert!(!hanging.is_alive());
-    let line = stopped.log().wait_for("it does not outlast the service");
+    let line = stopped
+        .log()
+        .wait_for("it is killed if it does not exit in 0ns");
     assert!(line.contains("it has not said that it stops"), "{line}");
     stopped.log().wait_for_end();
 

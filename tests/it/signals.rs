@@ -311,9 +311,35 @@ fn probation_a_second_stop_leaves_no_successor_that_hangs() {
     predecessor.int();
     assert_eq!(predecessor.wait_exit(), End::Exit(0));
     assert!(!successor.is_alive());
-    let line = service.log().wait_for("it does not outlast the service");
+    let line = service
+        .log()
+        .wait_for("it is killed if it does not exit in 500ms");
     assert!(line.contains("it has not said that it stops"), "{line}");
     service.log().wait_for_end();
+}
+
+/// Its successor has had no time to answer to either.
+#[test]
+fn probation_stops_that_come_at_once_or_leave_no_time_let_the_successor_stop_by_itself() {
+    for (stops, timeout) in [
+        (&[Process::term, Process::int][..], 60_000),
+        (&[Process::term], 0),
+    ] {
+        let config = Config::new().probation_ms(60_000).drain_timeout_ms(timeout);
+        let service = Service::start(config);
+        let predecessor = service.current();
+        service.restart();
+        predecessor.freeze();
+        predecessor.wait_frozen();
+        stops.iter().for_each(|stop| stop(&predecessor));
+        predecessor.thaw();
+        assert_eq!(predecessor.wait_exit(), End::Exit(0));
+        service.log().wait_for("generation 2 exits");
+        service.log().wait_for_end();
+        // It was waited for, unless a second stop says otherwise.
+        let waits = service.log().count("it is killed if it does not exit");
+        assert_eq!(waits, stops.len() - 1);
+    }
 }
 
 /// Everything that it has said, and that it is dead, comes at once.
