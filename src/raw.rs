@@ -16,7 +16,7 @@ use smol::future;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::{Reactor, Socket};
+use crate::reactor::{Reactor, Socket, Way};
 use crate::roster::{Activity, Notice, Peer, Ticket};
 use crate::status::Status;
 
@@ -262,7 +262,7 @@ impl AsyncRead for Connection {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        ready!(self.socket.poll_turn(cx));
+        ready!(self.socket.poll_turn(Way::In, cx));
         self.socket.poll_receive(bytes, cx)
     }
 }
@@ -274,7 +274,7 @@ impl AsyncWrite for Connection {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.ticket.touch();
-        ready!(self.socket.poll_turn(cx));
+        ready!(self.socket.poll_turn(Way::Out, cx));
         self.socket.poll_send(bytes, cx)
     }
 

@@ -23,7 +23,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
@@ -89,9 +89,16 @@ enum Supply {
     ToTheEnd,
 }
 
-/// How much is done for a socket in a row before others have their turn, and
-/// the reactor looks for events.
-pub(crate) const TURN: u32 = 32;
+/// How much is done for a socket in a row, each way, before others have their
+/// turn and the reactor looks for events.
+pub(crate) const TURN: u8 = 32;
+
+/// A stream that only ever has time for one of them would starve the other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    In,
+    Out,
+}
 
 impl Reactor {
     pub(crate) fn new() -> io::Result<Arc<Self>> {
@@ -253,8 +260,8 @@ pub(crate) struct Socket {
     // Forgotten before the number of the descriptor is free for another one.
     registration: Registration,
     descriptor: OwnedFd,
-    /// What has been done in the round of the registration.
-    turn: AtomicU32,
+    /// What has been done each [`Way`] in the round of the registration.
+    turns: [AtomicU8; 2],
 }
 
 struct Registration {
@@ -278,7 +285,7 @@ impl Socket {
         Ok(Socket {
             registration,
             descriptor,
-            turn: AtomicU32::new(0),
+            turns: Default::default(),
         })
     }
 
@@ -293,24 +300,27 @@ impl Socket {
     /// Each task runs at most once between two looks for events, or a few times,
     /// so a new round is what tells that others had their turn. A read or write
     /// in vain does not: the task may go on with something else.
-    pub(crate) fn poll_turn(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_turn(&self, way: Way, cx: &Context<'_>) -> Poll<()> {
         let Registration { reactor, round, .. } = &self.registration;
         let now = reactor.round.load(Ordering::Relaxed);
-        let turn = match round.load(Ordering::Relaxed) == now {
-            true => self.turn.load(Ordering::Relaxed) + 1,
-            false => 1,
-        };
-        if turn >= TURN {
-            if !reactor.rest(cx) {
-                self.turn.store(0, Ordering::Relaxed);
-            }
-            return Poll::Pending;
-        }
         // Two threads at the halves of a stream may count less than they do, but
         // each waits for a round in the end.
-        round.store(now, Ordering::Relaxed);
-        self.turn.store(turn, Ordering::Relaxed);
-        Poll::Ready(())
+        if round.load(Ordering::Relaxed) != now {
+            round.store(now, Ordering::Relaxed);
+            self.turns
+                .iter()
+                .for_each(|it| it.store(0, Ordering::Relaxed));
+        }
+        let turn = &self.turns[way as usize];
+        let count = turn.load(Ordering::Relaxed) + 1;
+        if count < TURN {
+            turn.store(count, Ordering::Relaxed);
+            return Poll::Ready(());
+        }
+        if !reactor.rest(cx) {
+            turn.store(0, Ordering::Relaxed);
+        }
+        Poll::Pending
     }
 
     /// Takes the socket off the reactor, which must not watch it once another
@@ -584,8 +594,9 @@ pub(crate) mod tests {
                     reads += 1;
                 }
                 assert!((1..TURN).contains(&reads), "{reads} reads in a row");
-                // It may not go on with something else, either.
-                assert!(future::poll_once(stream.write(b"x")).await.is_none());
+                // Not even if it asks again; but it may write.
+                assert!(future::poll_once(stream.read(&mut [0])).await.is_none());
+                assert!(future::poll_once(stream.write(b"x")).await.is_some());
             }
             let all = async {
                 for _ in 0..100 {
@@ -801,7 +812,7 @@ pub(crate) mod tests {
         smol::block_on(future::poll_fn(|cx| socket.poll_readable(cx)));
         // But who never has to wait still lets others have their turn.
         let cx = &Context::from_waker(Waker::noop());
-        let pauses = (0..TURN * 3).filter(|_| socket.poll_turn(cx).is_pending());
+        let pauses = (0..TURN * 3).filter(|_| socket.poll_turn(Way::In, cx).is_pending());
         assert_eq!(pauses.count(), 3);
     }
 }

@@ -19,6 +19,7 @@ use super::buffer::Buffer;
 use super::head::{Framing, Refusal, is_tchar};
 use super::wire::{READ_BYTES, Wire};
 use crate::limits::due;
+use crate::reactor::Way;
 
 /// How long a chunk-size line, or a trailer line, may be.
 const MAX_LINE_BYTES: usize = 4096;
@@ -355,7 +356,7 @@ impl Loan {
                     return Poll::Ready(Err(failure.into()));
                 }
             }
-            ready!(wire.socket.poll_turn(cx));
+            ready!(wire.socket.poll_turn(Way::In, cx));
             let bypass = usize::try_from(self.decoder.outstanding())
                 .unwrap_or(usize::MAX)
                 .min(into.len());

@@ -64,7 +64,7 @@ use self::upgrade::{UpgradedStream, poll_end};
 use self::wire::{READ_BYTES, Wire, poll_send, reset_on_close, wait_on_close};
 use crate::limits::{Limits, due, earlier};
 use crate::parcel::{LUGGAGE_BYTES, Parcel, Past};
-use crate::reactor::Socket;
+use crate::reactor::{Socket, Way};
 use crate::request::Request;
 use crate::roster::{Activity, Notice, Ticket};
 
@@ -146,7 +146,7 @@ pub(crate) fn serve<H: Handler>(
                 return Box::pin(close(socket, ticket, &protocol)).await;
             }
             // It may be readable at once, whatever it sends.
-            future::poll_fn(|cx| socket.poll_turn(cx)).await;
+            future::poll_fn(|cx| socket.poll_turn(Way::In, cx)).await;
         }
     }
 }
@@ -279,7 +279,7 @@ async fn close<H>(socket: Socket, ticket: Ticket, protocol: &Protocol<H>) {
             // there is nothing but the end.
             match socket.poll_receive(&mut [0; 256], cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => ready!(socket.poll_turn(cx)),
+                Poll::Ready(Ok(_)) => ready!(socket.poll_turn(Way::In, cx)),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -475,7 +475,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
     /// Lets others have their turn, if it is time for that.
     fn turn(&self) -> impl Future<Output = ()> {
         future::poll_fn(|cx| {
-            with_socket(&self.seat, |socket| socket.poll_turn(cx)).unwrap_or(Poll::Ready(()))
+            with_socket(&self.seat, |socket| socket.poll_turn(Way::In, cx))
+                .unwrap_or(Poll::Ready(()))
         })
     }
 
@@ -1093,7 +1094,8 @@ impl<'p, H: Handler> Conversation<'p, H> {
                 };
                 if blocked_since.is_none() && !starved {
                     ready!(
-                        with_socket(seat, |socket| socket.poll_turn(cx)).unwrap_or(Poll::Ready(()))
+                        with_socket(seat, |socket| socket.poll_turn(Way::Out, cx))
+                            .unwrap_or(Poll::Ready(()))
                     );
                     continue;
                 }

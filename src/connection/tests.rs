@@ -1095,7 +1095,7 @@ fn assert_modesty(flood: String) {
             }
             // Its own turn may have begun, and there is one more before the
             // reactor has looked.
-            let turns = (waited.get().unwrap() - before) / TURN;
+            let turns = (waited.get().unwrap() - before) / u32::from(TURN);
             assert!(turns <= 4, "it has waited for {turns} turns");
             assert!(!sending.is_finished(), "it has waited for the end");
         }

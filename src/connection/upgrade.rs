@@ -9,7 +9,7 @@ use smol::io::{AsyncRead, AsyncWrite};
 
 use super::buffer::Buffer;
 use super::wire::Wire;
-use crate::reactor::Socket;
+use crate::reactor::{Socket, Way};
 
 /// The stream that a handler gets in place of the connection.
 ///
@@ -91,7 +91,7 @@ impl AsyncRead for UpgradedStream {
         let Some(socket) = &this.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        ready!(socket.poll_turn(cx));
+        ready!(socket.poll_turn(Way::In, cx));
         socket.poll_receive(into, cx)
     }
 }
@@ -103,7 +103,7 @@ impl AsyncWrite for UpgradedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let socket = self.socket()?;
-        ready!(socket.poll_turn(cx));
+        ready!(socket.poll_turn(Way::Out, cx));
         socket.poll_send(bytes, cx)
     }
 

@@ -399,7 +399,7 @@ impl Running {
         for burial in std::mem::take(&mut self.burials) {
             burial.await;
         }
-        if self.is_alone {
+        if std::mem::take(&mut self.is_alone) {
             self.republish();
         }
         // Whoever hears that we have stopped is to find nothing of us.
@@ -499,7 +499,8 @@ impl Running {
             .retain_mut(|burial| burial.poll(cx).is_pending());
         // Only now is it certain that a lost successor publishes itself no
         // more.
-        if self.burials.len() < burials && (self.state.phase() != Phase::Draining || self.is_alone)
+        if self.burials.len() < burials
+            && (self.state.phase() != Phase::Draining || std::mem::take(&mut self.is_alone))
         {
             self.republish();
         }
@@ -563,11 +564,6 @@ impl Running {
     fn has_unheard(&self) -> bool {
         let successor = self.successor.as_ref();
         self.state == State::StoppingTogether && successor.is_some_and(|it| !it.is_proven())
-    }
-
-    /// Whether the successor was lost because it has exited.
-    fn is_exit_known(&self) -> bool {
-        matches!(self.loss, Some(Loss::Exited(_)))
     }
 
     /// Whether the successor is a process that somebody else has started.
@@ -920,10 +916,12 @@ impl Running {
             Effect::AwaitDrained => self.drain_watched = true,
             Effect::Kill | Effect::Bury => self.dismiss(event),
             Effect::Fence => self.fence(),
-            Effect::Release if self.has_unheard() && !self.is_exit_known() => {
-                let is_overdue = matches!(self.loss, Some(Loss::Unstopped));
-                self.outwait(if is_overdue { Duration::ZERO } else { FAREWELL });
-            }
+            Effect::Release if self.has_unheard() => match self.loss {
+                // It is gone, or about to go: it has said what went wrong.
+                Some(Loss::Exited(_) | Loss::Unpublished) => self.release(),
+                Some(Loss::Unstopped | Loss::Unresponsive(..)) => self.outwait(Duration::ZERO),
+                _ => self.outwait(FAREWELL),
+            },
             Effect::Release => self.release(),
             Effect::Report => self.report(),
             Effect::Exit => {
