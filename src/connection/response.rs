@@ -27,8 +27,9 @@ use super::head::{Protocol, is_tchar};
 /// How much room encoding takes at least. The Encoder panics below six bytes.
 pub(super) const ROOM_BYTES: usize = 1024;
 
-/// Up to how much memory a large response is gathered for one send.
-pub(super) const LARGE_BYTES: usize = 64 * 1024;
+/// Up to how much memory a large response is gathered for one send. Responses of
+/// 1 MB in chunks cost a quarter less CPU time than with 64 KiB.
+pub(super) const LARGE_BYTES: usize = 256 * 1024;
 
 /// What a response answers.
 #[derive(Clone, Copy, Debug)]
