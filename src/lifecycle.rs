@@ -95,7 +95,8 @@ pub(crate) enum Event {
     Claimed,
     /// The successor has everything it needs to serve.
     Ready,
-    /// The successor cannot be started, has exited, hung up or spoken nonsense.
+    /// The successor cannot be started, has exited, hung up or spoken nonsense, or
+    /// has not said in time that it stops.
     Lost,
     /// The deadline has passed for a successor to become ready or to publish
     /// itself, for the predecessor to say something, or for the drain.
@@ -144,7 +145,8 @@ pub(crate) enum Effect {
     Relinquish,
     /// Tell the successor to reload.
     SendReload,
-    /// Tell the successor to stop.
+    /// Tell the successor to stop, and, if it is not proven, start the clock for it
+    /// to say that it does.
     SendStop,
     /// Tell the predecessor that we stop on purpose.
     SendStopping,
@@ -168,13 +170,14 @@ pub(crate) enum Effect {
     /// Kill the predecessor, which hangs and could yet take everything back.
     Fence,
     /// Leave the successor, which has taken over for good, to itself; reap it
-    /// if it exits while we are there. One that has not, and was told to stop
-    /// with us, is killed: nobody would be there to do so later.
+    /// if it exits while we are there. One that was told to stop with us and has
+    /// not said that it does is killed if it does not exit in time: nobody would
+    /// be there to do so later.
     Release,
     /// Name everything that is still in flight.
     Report,
-    /// Leave; what is in flight is cut, and a successor killed that was told to
-    /// stop and has not said that it does.
+    /// Leave; what is in flight is cut. A successor that was told to stop with us
+    /// and has not said that it does is killed if it does not exit in a moment.
     Exit,
 }
 

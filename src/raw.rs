@@ -86,8 +86,8 @@ where
 /// [`Server::raw`](crate::Server::raw).
 ///
 /// It is read and written with the traits of `futures-io`, which smol's are.
-/// One that always has something to read, and room to write, lets others have
-/// their turn now and then: its future is pending although it need not wait.
+/// Where there is always something to read, or always room to write, others have
+/// their turn now and then: a read or write is pending although it need not wait.
 /// It counts as in flight until it is dropped, which closes it: a drain waits
 /// for it, up to its deadline. Whether it can go on in a successor is for the
 /// application to say, with [`Connection::rest`].

@@ -89,11 +89,12 @@ enum Supply {
     ToTheEnd,
 }
 
-/// How much is done for a socket in a row, each way, before others have their
-/// turn and the reactor looks for events.
+/// Which thing in a row that is done for a socket, each way, has to wait until
+/// others had their turn and the reactor has looked for events.
 pub(crate) const TURN: u8 = 32;
 
-/// A stream that only ever has time for one of them would starve the other.
+/// Which way something is done for a socket. They are counted apart: with one
+/// count, whoever reads first in each round would never have a turn left to write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Way {
     In,
@@ -149,8 +150,8 @@ impl Reactor {
         }
     }
 
-    /// Wakes whoever is always runnable in the next round, or at once if there
-    /// are none any more; tells which.
+    /// Has the task woken in the next round, and tells `true`; or wakes it at once,
+    /// and tells `false`, if there are no more rounds.
     fn rest(&self, cx: &Context<'_>) -> bool {
         {
             let mut sources = self.sources();
@@ -297,9 +298,10 @@ impl Socket {
     /// turn first, the task is woken after that. Where a client always has sent
     /// more, and takes everything, only this lets them.
     ///
-    /// Each task runs at most once between two looks for events, or a few times,
-    /// so a new round is what tells that others had their turn. A read or write
-    /// in vain does not: the task may go on with something else.
+    /// The reactor is a task among the others, so on its thread no round begins
+    /// within the poll of another one: a new round is what tells that this task has
+    /// returned and others had their turn. A read or write in vain does not: the
+    /// task may go on with something else.
     pub(crate) fn poll_turn(&self, way: Way, cx: &Context<'_>) -> Poll<()> {
         let Registration { reactor, round, .. } = &self.registration;
         let now = reactor.round.load(Ordering::Relaxed);

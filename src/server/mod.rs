@@ -45,7 +45,7 @@ use self::state::State;
 /// |---|---|
 /// | `SIGHUP` | starts a successor from the same executable path, with the same arguments, and drains once that one serves; if it fails, everything stays as it was |
 /// | `SIGTERM`, `SIGINT` | stops accepting, lets requests in flight finish, exits; during a restart the unready successor is taken along |
-/// | a second `SIGTERM` or `SIGINT` | exits at once |
+/// | a second `SIGTERM` or `SIGINT` | exits at once; a successor on probation that does not stop has half a second, and is killed |
 ///
 /// A process should have one server: the signals are meant for the process.
 ///
@@ -297,6 +297,9 @@ impl Server {
 
     /// How long requests in flight may take to finish once the process no
     /// longer accepts; then they are cut, and each is named in the log.
+    ///
+    /// If the service is stopped while a successor is on probation, they may take
+    /// until that has said that it stops, five seconds at most.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.options.drain_timeout = timeout;
         self
@@ -351,8 +354,8 @@ impl Server {
     /// It is called when a successor has claimed the listeners, and runs on the
     /// thread that serves. This process goes on serving after that, so the
     /// state is a copy of what may yet change here. It is sent at the pace at
-    /// which the successor takes it. If `offer` returns an error, panics, or has
-    /// more than [`max_state_bytes`](Server::max_state_bytes), the restart has
+    /// which the successor takes it. If `offer` returns an error or more than
+    /// [`max_state_bytes`](Server::max_state_bytes), or panics, the restart has
     /// failed and this process serves on.
     ///
     /// # Examples
@@ -781,8 +784,8 @@ impl Server {
     /// with the one in which this process starts to serve.
     ///
     /// The callback runs between two events of the server and must not block.
-    /// If it panics at the first transition, the process does not come to serve;
-    /// a later panic is logged, and the server goes on.
+    /// If it panics at the first transition, so does [`Server::run`]; a predecessor
+    /// then serves again. A later panic is logged, and the server goes on.
     pub fn on_transition(mut self, callback: impl FnMut(&Transition) + 'static) -> Self {
         self.options.on_transition = Box::new(callback);
         self

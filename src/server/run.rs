@@ -49,7 +49,8 @@ use crate::transition::{HandoverSummary, Transition};
 /// once unless it hangs.
 const PUBLICATION: Duration = Duration::from_secs(5);
 
-/// How long a successor that is told to stop may take to say that it does.
+/// How long a successor that is told to stop may take to say that it does; or, if
+/// it has closed the channel or cannot be understood, to exit.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long one may take to exit that was told to do so at once.
@@ -352,8 +353,9 @@ struct Running {
     first: First,
     /// Whether we were told to stop while somebody else was taking over.
     is_stop_owed: bool,
-    /// Whether a successor that stopped with us, and may have published itself,
-    /// was killed: what it has left behind is ours again.
+    /// Whether we have parted with a successor that was told to stop with us and has
+    /// not said that it does. It may have published itself: what it has left behind
+    /// is ours again once it is gone.
     is_alone: bool,
     /// Events that came of effects.
     pending: VecDeque<Event>,
@@ -917,7 +919,8 @@ impl Running {
             Effect::Kill | Effect::Bury => self.dismiss(event),
             Effect::Fence => self.fence(),
             Effect::Release if self.has_unheard() => match self.loss {
-                // It is gone, or about to go: it has said what went wrong.
+                // It is gone, or was well enough to say that it could not publish
+                // itself, and hears of the stop next.
                 Some(Loss::Exited(_) | Loss::Unpublished) => self.release(),
                 Some(Loss::Unstopped | Loss::Unresponsive(..)) => self.outwait(Duration::ZERO),
                 _ => self.outwait(FAREWELL),
@@ -1200,7 +1203,10 @@ impl Running {
         let Some((successor, end)) = self.part(Some(&loss)) else {
             return;
         };
-        log::warn!("{end}; it is killed if it does not exit in {patience:?}");
+        match patience.is_zero() {
+            true => log::warn!("{end}; it is killed"),
+            false => log::warn!("{end}; it is killed if it does not exit in {patience:?}"),
+        }
         self.control.restart_fails(&end);
         self.is_alone = true;
         let restoration = self.handover.take().map(Handover::take_back);
@@ -1446,8 +1452,8 @@ struct Clocks {
 }
 
 impl Clocks {
-    /// The probation does not end before `is_proving`, and a drain not as long as
-    /// a successor may say that it stops.
+    /// The probation does not end before `is_proving`, nor the drain as long as a
+    /// successor may still say that it stops.
     fn poll(&mut self, is_proving: bool, cx: &mut Context<'_>) -> Poll<Event> {
         let mut none = None;
         let drain = match self.farewell {
