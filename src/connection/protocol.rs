@@ -46,9 +46,9 @@ const POOLED_BUFFERS: usize = 64;
 /// A `101` for which
 /// [`recv_upgrade`](http_types::Response::recv_upgrade) was called makes the
 /// stream of the connection available there, once the response is sent. The
-/// connection counts as in flight until that stream is dropped. Where
-/// there is always something to read, or always room to write, others have their
-/// turn now and then: a read or write is pending although it need not wait.
+/// connection counts as in flight until that stream is dropped. Where there is
+/// always something to read, or always room to write, others have their turn now
+/// and then: a read or write is pending although it need not wait.
 ///
 /// # Bodies
 ///
